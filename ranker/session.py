@@ -1,0 +1,64 @@
+"""Connect to the user's Ray cluster, or start a local one that ends with the program."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from ranker.config import RayConfig
+from ranker.machine import available_cpus
+
+log = logging.getLogger(__name__)
+
+# Two workers need two places even on a machine of one core.
+MINIMUM_CPUS = 2
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[None]:
+    """A context in which Ray is connected.
+
+    An open connection is used and left open. Otherwise ``config.address`` or RAY_ADDRESS (set inside a submitted
+    job) is joined; without either a local cluster starts, and stops at the end of the block.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        log.info("joining the Ray cluster at %s", address)
+        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": worker_environment()})
+    else:
+        _start_local(config)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(config: RayConfig) -> None:
+    num_cpus = config.num_cpus or max(MINIMUM_CPUS, available_cpus())
+    log.info("starting a local Ray cluster with %d cores", num_cpus)
+    # A folder of our own: Ray's sockets must not meet those of another cluster of this user. Sockets allow
+    # about 100 characters, so the name is short.
+    temporary = tempfile.mkdtemp(prefix="ranker-")
+    # A dashboard is needed all the same: without it, placement groups of stopped Tune trials are never given back.
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=None,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _temp_dir=temporary,
+        runtime_env={"env_vars": worker_environment()},
+    )
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker process must inherit from the driver's environment."""
+    names = ("HF_HUB_OFFLINE", "HF_HOME", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    passed = {name: os.environ[name] for name in names if name in os.environ}
+    return {"TOKENIZERS_PARALLELISM": "false", "RAY_TRAIN_V2_ENABLED": "1", **passed}
