@@ -59,6 +59,7 @@ class Done:
 
     @property
     def outcome(self) -> dict[str, Any]:
+        """Counts, metrics and decisions."""
         return self.manifest.outcome
 
     def summary(self) -> dict[str, Any]:

@@ -59,9 +59,8 @@ def parse(name: str) -> ir_measures.Measure:
     except (ValueError, NameError, SyntaxError) as error:
         raise MeasureError(f"measure {name!r}: {error}") from error
     if unknown := measure.params.keys() - measure.SUPPORTED_PARAMS.keys():
-        raise MeasureError(
-            f"measure {name!r}: unknown parameter {sorted(unknown)}; {known: {sorted(measure.SUPPORTED_PARAMS)}}"
-        )
+        known = sorted(measure.SUPPORTED_PARAMS)
+        raise MeasureError(f"measure {name!r}: unknown parameter {sorted(unknown)}; known: {known}")
     return measure
 
 
@@ -85,6 +84,7 @@ class Scores:
 
     @property
     def means(self) -> dict[str, float]:
+        """Measure as typed -> mean over the judged queries."""
         return {name: float(values.mean()) if len(values) else 0.0 for name, values in self.values.items()}
 
 

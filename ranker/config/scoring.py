@@ -39,7 +39,9 @@ class EvaluateConfig(Section):
     """Reranker. None: the folder of `train`."""
     scoring: ScoringConfig = ScoringConfig()
     num_workers: Positive = local(2)
-    """Scoring actors."""
+    """Scoring actors; fewer when the cluster has fewer cores, which they share."""
+    gpus_per_worker: float = local(0.0, ge=0)
+    """GPUs a scoring actor; a fraction shares one."""
     output_dir: str | None = local(None)
     """Folder of this stage. None: `evaluation`."""
 

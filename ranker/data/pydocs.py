@@ -8,6 +8,7 @@ into string matching; the name is in the id, where people see it and models do n
 import ast
 import gc
 import hashlib
+import os
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,25 @@ from ranker.data.pydocs_clean import content_words, first_copies, is_about, is_s
 
 SKIPPED_PACKAGES = frozenset({"pip", "setuptools", "pkg_resources", "wheel", "_distutils_hack", "ranker"})
 SKIPPED_FOLDERS = frozenset(
-    "test tests testing idle_test _vendor vendor vendored _vendored externals extern third_party thirdparty "
-    "thirdparty_files __pycache__ site-packages dist-packages conftest".split()
+    [
+        "test",
+        "tests",
+        "testing",
+        "idle_test",
+        "_vendor",
+        "vendor",
+        "vendored",
+        "_vendored",
+        "externals",
+        "extern",
+        "third_party",
+        "thirdparty",
+        "thirdparty_files",
+        "__pycache__",
+        "site-packages",
+        "dist-packages",
+        "conftest",
+    ]
 )
 MAX_FILE_BYTES = 2_000_000
 MAX_DOCUMENT_OVERLAP, MAX_QUERY_OVERLAP = 0.6, 0.7
@@ -63,21 +81,27 @@ def extract(roots: Sequence[Path] | None = None, *, max_documents: int | None = 
     """
     files = find_modules(default_roots() if roots is None else roots)
     if not files:
-        raise ValueError(f"no Python modules under {[str(root) for root in roots or default_roots()]}; name folders of packages")
+        raise ValueError(
+            f"no Python modules under {[str(root) for root in roots or default_roots()]}; name folders of packages"
+        )
     order = sorted(files, key=lambda module: (_fraction(seed, module), module))
     entries = _distinct(_read_until(order, files, max_documents))
     return _tables(sorted(entries[:max_documents]), seed)
 
 
 def find_modules(roots: Iterable[Path]) -> dict[str, Path]:
-    """Dotted module name -> file of every module under the roots, the earlier root first, tests and vendored copies left out."""
+    """Dotted module name -> file of every module under the roots (earlier roots win), less tests and vendored copies."""
     files: dict[str, Path] = {}
     for root in roots:
-        for path in root.rglob("*.py"):
-            parts = path.relative_to(root).with_suffix("").parts
-            skipped = parts[0] in SKIPPED_PACKAGES or not SKIPPED_FOLDERS.isdisjoint(parts)
-            if not skipped and not any(part.startswith("test_") or part.endswith("_test") for part in parts):
-                files.setdefault(".".join(part for part in parts if part != "__init__") or root.name, path)
+        for folder, subfolders, names in os.walk(root):
+            package = Path(folder).relative_to(root).parts
+            skipped = SKIPPED_FOLDERS if package else SKIPPED_FOLDERS | SKIPPED_PACKAGES
+            subfolders[:] = sorted(name for name in subfolders if name not in skipped and name.isidentifier())
+            for name in sorted(names):
+                stem, suffix = os.path.splitext(name)
+                if suffix == ".py" and not stem.startswith("test_") and not stem.endswith("_test"):
+                    parts = package if stem == "__init__" and package else (*package, stem)
+                    files.setdefault(".".join(parts), Path(folder, name))
     return files
 
 

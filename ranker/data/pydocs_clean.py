@@ -24,24 +24,28 @@ _MARKUP = [
 _SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf)\.(?=\s|\Z)")
 _NUMPY_HEADING = re.compile(r"^[ \t]*([A-Z][\w ]+?)[ \t]*\n[ \t]*[-=~^]{3,}[ \t]*$", re.MULTILINE)
 _GOOGLE_HEADING = re.compile(r"^([A-Z][\w ]+?)[ \t]*::?[ \t]*\n(?=[ \t]+\S|[ \t]*\n)", re.MULTILINE)
-_FOREIGN_SECTIONS = {"see also", "example", "examples", "references", "reference", "usage", "example usage",
-                     "usage example", "usage examples", "tests", "doctests", "authors", "author"}  # fmt: skip
+_FOREIGN_SECTIONS = re.compile(r"see also|(usage )?examples?|(example )?usage|references?|(doc)?tests?|authors?", re.I)
 _NO_SUMMARY = re.compile(
-    r"(see\b|deprecated|alias\b|an alias|test\b|tests\b|testing\b|todo\b|fixme|copyright|licensed?\b|note\b|notes\b|warning\b"
-    r"|examples?\b|usage\b|args?\b|arguments?\b|parameters?\b|returns?:|raises?\b|yields?:|same as\b|like\b|similar to\b"
-    r"|overrid|overload|inherit|internal\b|private\b|auto-?generated|this (is|was|should|will|does|has|file|code|module)\b"
-    r"|do not\b|don't\b|not (meant|intended|implemented)|for internal|please\b|refer\b|implementation of the|@|:|>|\.\.|-|\*|\||\()",
+    r"see\b|deprecated|(an )?alias\b|test(s|ing)?\b|todo\b|fixme|copyright|licensed?\b|notes?\b|warning\b"
+    r"|examples?\b|usage\b|arg(ument)?s?\b|param(eter)?s?\b|(return|yield)s?:|raises?\b|same as\b|like\b|similar to\b"
+    r"|overrid|overload|inherit|(for )?internal\b|private\b|auto-?generated|do not\b|don't\b|please\b|refer\b"
+    r"|this (is|was|should|will|does|has|file|code|module)\b|not (meant|intended|implemented)|implementation of the"
+    r"|\S+ \([^)]*\)\s*:|[@:>*|(-]|\.\.",
     re.IGNORECASE,
 )
-_NO_SUMMARY_ANYWHERE = re.compile(r"see (also )?\S+ for|for (more )?details|docs?tring|deprecated|documentation|\bTODO\b|\?\?", re.IGNORECASE)
+_NO_SUMMARY_ANYWHERE = re.compile(
+    r"see (also )?\S+ for|for (more )?details|docs?tring|deprecated|documentation|\bTODO\b|\?\?", re.IGNORECASE
+)
 _WORD = re.compile(r"[A-Za-z][A-Za-z]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_STOP = frozenset(
-    "a an the and or of to in on for from by with as at is are be been it its this that these those which when where if not no "
-    "into than then their can may will does do using use used given get gets set sets return returns returned returning whether "
-    "one all any each some new class method function object instance value values name type default true false none optional "
-    "self args kwargs param parameter parameters arg str int bool float list dict tuple callable base simple based has have".split()
-)
+_STOP_WORDS = """
+a an the and or of to in on for from by with as at is are be been it its this that these those which when where if not
+no into than then their can may will does do using use used given get gets set sets return returns returned returning
+whether one all any each some new class method function object instance value values name type default true false none
+optional self args kwargs param parameter parameters arg str int bool float list dict tuple callable base simple based
+has have
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 def words(text: str) -> list[str]:
@@ -73,8 +77,8 @@ def _own_paragraphs(text: str) -> str:
         parts = heading.split(text)  # [before, title, section, title, section, ...]
         kept = [parts[0]]
         for title, section in zip(parts[1::2], parts[2::2], strict=True):
-            if title.strip().lower() not in _FOREIGN_SECTIONS:
-                kept.append(f"{title.strip()}:\n{section.lstrip()}")
+            if not _FOREIGN_SECTIONS.fullmatch(title.strip()):
+                kept.append(f"{title.strip()}: {section.strip()}")
         text = "\n\n".join(kept)
     paragraphs = (block.strip() for block in re.split(r"\n[ \t]*\n", text))
     return "\n".join(" ".join(block.split()) for block in paragraphs if block and not _is_code(block))

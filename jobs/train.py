@@ -1,0 +1,9 @@
+"""Fine-tune a cross-encoder with Ray Train and DeepSpeed: ``python jobs/train.py jobs/quickstart.yaml --set seed=7``.
+
+Stages that it reads and that are not done yet run first. The result goes to standard output as JSON.
+"""
+
+from ranker.cli.stages import main
+
+if __name__ == "__main__":
+    main("train", __doc__)

@@ -1,0 +1,138 @@
+"""The ``ranker`` command: one verb a door, and the few that look at what is there."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ranker.cli import doctor as doctor_view
+from ranker.cli import models as models_view
+from ranker.cli.errors import explain
+from ranker.cli.progress import show_progress
+from ranker.cli.stages import DOORS, PIPELINE, run
+from ranker.config import Experiment, Stage, load_experiment
+
+app = typer.Typer(
+    name="ranker",
+    help="Train and serve semantic rerankers, on a laptop or on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+serve_app = typer.Typer(help="The online service: `serve run serve_configs/local.yaml`.", no_args_is_help=True)
+app.add_typer(serve_app, name="serve")
+
+ConfigFile = Annotated[Path, typer.Argument(help="Experiment file, for instance jobs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one field: train.lora.r=8")
+]
+
+
+def write_result(value: object) -> None:
+    """A result as JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _stage_verb(stage: Stage) -> Callable[[Path, list[str] | None], None]:
+    def verb(config: ConfigFile, overrides: Overrides = None) -> None:
+        with show_progress(), explain():
+            write_result(run(stage, load_experiment(config, overrides or ())).summary())
+
+    purpose = DOORS[stage].purpose
+    verb.__doc__ = f"{purpose[0].upper()}{purpose[1:]}; stages that it reads and that are not done yet run first."
+    return verb
+
+
+for _stage in DOORS:
+    # `ranker evaluate` also takes a run and judgements, and `data` also inspects; both are written out below.
+    if _stage != "evaluate":
+        app.command("prepare" if _stage == "data" else _stage)(_stage_verb(_stage))
+
+
+@app.command()
+def evaluate(
+    config_or_run: Annotated[Path, typer.Argument(help="Experiment file, or a TREC run.")],
+    qrels: Annotated[Path | None, typer.Argument(help="Judgements of that run (TREC or BEIR).")] = None,
+    measure: Annotated[list[str] | None, typer.Option(help="Such as ndcg@10; may be repeated.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Evaluate the experiment's model, or, without any model, a run against judgements."""
+    with show_progress(), explain():
+        if qrels is None:
+            write_result(run("evaluate", load_experiment(config_or_run, overrides or ())).summary())
+            return
+        from ranker.evaluation.runs import evaluate_files
+        from ranker.measures import DEFAULT_MEASURES
+
+        write_result(evaluate_files(config_or_run, qrels, measure or list(DEFAULT_MEASURES)))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more TREC runs; the first is the baseline.")],
+    qrels: Annotated[Path, typer.Option(help="Judgements (TREC or BEIR).")],
+    measure: Annotated[str, typer.Option(help="What decides.")] = "ndcg@10",
+) -> None:
+    """Say which run is better, by how much, and whether it could be chance."""
+    with show_progress(), explain():
+        from ranker.evaluation.runs import compare_files
+
+        write_result(compare_files(runs, qrels, measure))
+
+
+@app.command()
+def pipeline(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run every stage of an experiment; what is already done is skipped."""
+    with show_progress(), explain():
+        experiment = load_experiment(config, overrides or ())
+        write_result([run(stage, experiment).summary() for stage in PIPELINE])
+
+
+@app.command()
+def quickstart(
+    output_dir: Annotated[str | None, typer.Option(help="Folder of the artefacts.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train a reranker on the documentation of this Python installation and show what it changes."""
+    from ranker.cli.quickstart import run_quickstart, shipped
+
+    with show_progress() as console, explain():
+        extra = [f"output_dir={output_dir}"] if output_dir else []
+        run_quickstart(load_experiment(shipped("quickstart.yaml"), [*(overrides or ()), *extra]), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what is installed and what this machine can do; exit status 1 when something required is missing."""
+    raise typer.Exit(doctor_view.show())
+
+
+@app.command()
+def models(folder: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path("runs")) -> None:
+    """List the trained models below a folder, newest first."""
+    with explain():
+        models_view.show(folder)
+
+
+@app.command("config")
+def show_config(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the whole experiment, defaults and overrides included, as YAML; mistakes are listed instead."""
+    with explain():
+        experiment: Experiment = load_experiment(config, overrides or ())
+        sys.stdout.write(experiment.to_yaml())
+
+
+@serve_app.command("check")
+def serve_check(configs: Annotated[list[Path], typer.Argument(help="Serve config files.")]) -> None:
+    """Find what Ray Serve accepts silently: unknown keys, fields in the wrong place, missing model folders."""
+    from ranker.serving.lint import check
+
+    problems = [problem for config in configs for problem in check(config)]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{len(configs)} file{'s' if len(configs) > 1 else ''} checked, no problems")

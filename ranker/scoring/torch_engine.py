@@ -1,0 +1,121 @@
+"""The torch engine: a sequence classifier in fp32, bf16 or fp16, on a CPU or a GPU."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from ranker.config import Precision
+from ranker.machine import cpu_has_bf16, instruction_sets
+from ranker.scoring.batches import Batch
+from ranker.scoring.model_folder import ModelFiles, NotARerankerError, find_model, read_config
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchEngine:
+    """Logits of padded batches through torch.
+
+    Args:
+        model: in eval mode, on its device, one label. precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+        self.model = model
+        self.precision = precision
+        self.device = str(model.device)
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """float32 (rows,) of int64 (rows, tokens) columns."""
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(table).to(self.device) for name, table in batch.items()}
+            return self.model(**tensors).logits.float().squeeze(-1).cpu().numpy()
+
+
+def load_torch_engine(files: ModelFiles, precision: Precision = "auto", device: str | None = None) -> TorchEngine:
+    """The engine of a model folder, LoRA adapters merged.
+
+    Args:
+        files: from :func:`ranker.scoring.model_folder.find_model`.
+        precision: ``auto`` is bf16 where the device multiplies it in hardware, fp32 on other CPUs.
+        device: as torch names it. None: the first GPU, else the CPU.
+
+    Raises:
+        NotARerankerError: no trained head, more than one label, or weights that are not finite.
+        ValueError: a precision that the device cannot do, or a device that is not there.
+    """
+    device = choose_device(device)
+    chosen = choose_precision(precision, device)
+    model = load_model(files)
+    if chosen != "fp32":
+        model = model.to(DTYPES[chosen])
+        _head_in_float32(model)
+    return TorchEngine(model.to(device).eval(), chosen)
+
+
+def load_model(files: ModelFiles | str | Path) -> PreTrainedModel:
+    """The whole classifier in fp32 on the CPU, in eval mode, adapters merged, every weight finite.
+
+    Raises:
+        NotARerankerError: no trained head, more than one label, or a weight that is NaN or infinite.
+    """
+    files = files if isinstance(files, ModelFiles) else find_model(files)
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        files.base,
+        config=read_config(files),
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if files.adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, files.model).merge_and_unload()
+    elif missing := sorted(report["missing_keys"]):
+        raise NotARerankerError(f"{files.name}: the weights lack {', '.join(missing)}; train it, or save it whole")
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise NotARerankerError(f"{files.name}: {name} holds NaN or infinite weights; train again from a whole one")
+    return model.eval()
+
+
+def choose_device(device: str | None) -> str:
+    """The device asked for, or the best one there is."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: torch {torch.__version__} finds no CUDA GPU here; use 'cpu'")
+    return device
+
+
+def choose_precision(precision: Precision, device: str) -> str:
+    """What ``auto`` means on a device; a precision asked for is checked against it.
+
+    bf16 without hardware for it is emulated and several times slower than fp32, so ``auto`` never picks it there.
+    """
+    on_cpu = device.startswith("cpu")
+    if precision == "fp16" and on_cpu and "avx512_fp16" not in instruction_sets():
+        raise ValueError("precision 'fp16': this CPU has no avx512_fp16; use 'auto', 'bf16' or 'fp32'")
+    if precision != "auto":
+        return precision
+    if on_cpu:
+        return "bf16" if cpu_has_bf16() else "fp32"
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp32"
+
+
+def _head_in_float32(model: nn.Module) -> None:
+    # A logit in bf16 has 8 bits: documents of a list would tie. The last layer is small, so it stays in fp32.
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.out_features == 1:
+            module.float()
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))

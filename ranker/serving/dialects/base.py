@@ -1,0 +1,62 @@
+"""What all dialects share: lenient bodies, documents as text or object, and the ranked list they answer from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+
+def _text_of(value: Any) -> Any:
+    """A document sent as ``{"text": ...}`` (Cohere v1, Jina) is its text."""
+    return value["text"] if isinstance(value, dict) and "text" in value else value
+
+
+# A length constraint makes pydantic look at the characters, so that a lone surrogate is refused here and not
+# by the tokenizer or the JSON encoder later.
+Query = Annotated[str, StringConstraints(min_length=1)]
+Text = Annotated[str, BeforeValidator(_text_of), StringConstraints(min_length=0)]
+TopN = Annotated[int, Field(ge=1)] | None
+
+
+class Request(BaseModel):
+    """A body in which unknown keys are ignored and optional ones may be null: clients send both."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document of an answer. ``index`` is its place in the request, ``score`` in 0-1, ``logit`` raw."""
+
+    index: int
+    score: float
+    logit: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A scored request: what every dialect writes its answer from.
+
+    Args:
+        id: of the request. model: name that the service gives its reranker.
+        items: best first, all of them. tokens: that the model read; None when it was not counted.
+    """
+
+    id: str
+    model: str
+    items: tuple[Item, ...]
+    tokens: int | None = None
+
+    def top(self, count: int | None) -> tuple[Item, ...]:
+        return self.items if count is None else self.items[:count]
+
+
+def rank(logits: Sequence[float], scores: Sequence[float], texts: Sequence[str]) -> tuple[Item, ...]:
+    """Items best first. Ordered by logit, since a sigmoid may round two logits to one score; ties keep their order."""
+    values = np.asarray(logits, dtype=np.float64)
+    # NaN sorts last: a model that overflowed must not put its document on top.
+    order = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")
+    return tuple(Item(int(i), float(scores[i]), float(values[i]), texts[i]) for i in order)

@@ -1,0 +1,33 @@
+"""text-embeddings-inference: ``POST /rerank`` with ``texts``, answered with a bare list, best first.
+
+https://huggingface.github.io/text-embeddings-inference/ . ``truncate`` and ``truncation_direction`` are accepted
+and ignored: pairs are always truncated as the model was trained.
+"""
+
+from typing import Any
+
+from ranker.serving.dialects.base import Query, Ranking, Request, Text
+
+
+class RerankRequest(Request):
+    """``{"query": ..., "texts": [...]}``."""
+
+    query: Query
+    texts: list[Text]
+    raw_scores: bool | None = None
+    return_text: bool | None = None
+
+    @property
+    def documents(self) -> list[str]:
+        return self.texts
+
+
+def answer(request: RerankRequest, ranking: Ranking) -> list[dict[str, Any]]:
+    """``[{"index", "score", "text"?}]``, as long as the input; logits when ``raw_scores``."""
+    results: list[dict[str, Any]] = []
+    for item in ranking.items:
+        result: dict[str, Any] = {"index": item.index, "score": item.logit if request.raw_scores else item.score}
+        if request.return_text:
+            result["text"] = item.text
+        results.append(result)
+    return results

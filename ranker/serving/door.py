@@ -1,0 +1,92 @@
+"""The door in front of every route: a request id, the key, the size of the body, and no error without a body."""
+
+import re
+import time
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ranker.serving.errors import ApiError, error_response, log_failure
+from ranker.serving.security import KeyRing
+
+# Probes of Kubernetes and of load balancers carry no key, and the documentation holds no secret.
+OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Door:
+    """ASGI middleware; outside of everything else, so that also what nobody foresaw is answered as JSON.
+
+    Args:
+        app: what stands behind it. keys: who may enter; empty lets everybody in.
+        max_body_bytes: larger bodies get 413 before they are parsed.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, max_body_bytes: int) -> None:
+        self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, begin = False, time.perf_counter()
+
+        async def send_marked(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-total-time"] = f"{time.perf_counter() - begin:.6f}"
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self.app(scope, self._limited(receive), send_marked)
+        except ApiError as error:
+            if started:
+                raise
+            response = error_response(error.status, error.message, request_id, error.headers)
+            await response(scope, receive, send_marked)
+        except Exception as error:
+            log_failure(str(scope["path"]), request_id, error)
+            if started:
+                raise
+            message = "the service failed on this request; its log names the request id"
+            await error_response(500, message, request_id)(scope, receive, send_marked)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        if scope["path"] not in OPEN_PATHS and not self.keys.admits(headers.get("authorization")):
+            raise ApiError(401, "no valid API key; send 'Authorization: Bearer KEY'", {"www-authenticate": "Bearer"})
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self.max_body_bytes:
+            raise self._too_large()
+
+    def _limited(self, receive: Receive) -> Receive:
+        """The same for bodies that do not say how long they are."""
+        seen = 0
+
+        async def limited() -> MutableMapping[str, Any]:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"the body is larger than {self.max_body_bytes} bytes; send fewer documents a request")
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id where it is short and plain, else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,97 @@
+"""Every error is one JSON body with string values, whatever client reads it.
+
+Cohere's clients read ``message``, Jina's and Voyage's ``detail`` (a list there crashes them), those of
+text-embeddings-inference ``error`` and ``error_type``.
+"""
+
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+# The words of text-embeddings-inference where it has one (its ErrorType), so that its clients know them.
+ERROR_TYPES = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    413: "PayloadTooLarge",
+    422: "Validation",
+    429: "Overloaded",
+    500: "Backend",
+    503: "Unhealthy",
+    504: "Timeout",
+}
+
+
+class ApiError(Exception):
+    """An error that the client is told, with its HTTP status and headers."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+
+
+class EngineError(RuntimeError):
+    """A model or index failed on a request; holds the kind of the failure and nothing of the request."""
+
+
+def error_body(status: int, message: str, request_id: str) -> dict[str, str]:
+    """The one body of all errors."""
+    kind = ERROR_TYPES.get(status, "Error")
+    return {"message": message, "detail": message, "error": message, "error_type": kind, "id": request_id}
+
+
+def error_response(
+    status: int, message: str, request_id: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The body as a response, with the request id also as a header."""
+    return JSONResponse(error_body(status, message, request_id), status, {**(headers or {}), "x-request-id": request_id})
+
+
+def request_id_of(scope: Mapping[str, Any]) -> str:
+    """The id that the door gave the request; empty outside it."""
+    return str(scope.get("state", {}).get("request_id", ""))
+
+
+def explain_validation(details: list[Any]) -> str:
+    """All mistakes of a body in one line: ``documents.3: Input should be a valid string; top_n: ...``.
+
+    The value that was sent is left out: it may be a whole document.
+    """
+    lines = []
+    for detail in details:
+        path = ".".join(str(part) for part in detail["loc"] if part != "body")
+        lines.append(f"{path}: {detail['msg']}" if path else str(detail["msg"]))
+    shown = "; ".join(dict.fromkeys(lines[:5]))
+    return shown + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+
+
+def log_failure(where: str, request_id: str, error: BaseException) -> None:
+    """Log the kind of an error and where it was raised; its message is left out, since it may quote the request."""
+    frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    log.error("%s failed with %s, request %s\n%s", where, type(error).__name__, request_id or "-", frames)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app in the one shape."""
+
+    @app.exception_handler(ApiError)
+    async def told(request: Request, error: ApiError) -> JSONResponse:
+        return error_response(error.status, error.message, request_id_of(request.scope), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(422, explain_validation(list(error.errors())), request_id_of(request.scope))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return error_response(error.status_code, message, request_id_of(request.scope), error.headers)
