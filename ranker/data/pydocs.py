@@ -21,25 +21,8 @@ from ranker.data.pydocs_clean import content_words, first_copies, is_about, is_s
 
 SKIPPED_PACKAGES = frozenset({"pip", "setuptools", "pkg_resources", "wheel", "_distutils_hack", "ranker"})
 SKIPPED_FOLDERS = frozenset(
-    [
-        "test",
-        "tests",
-        "testing",
-        "idle_test",
-        "_vendor",
-        "vendor",
-        "vendored",
-        "_vendored",
-        "externals",
-        "extern",
-        "third_party",
-        "thirdparty",
-        "thirdparty_files",
-        "__pycache__",
-        "site-packages",
-        "dist-packages",
-        "conftest",
-    ]
+    {"test", "tests", "testing", "idle_test", "vendor", "_vendor", "vendored", "_vendored", "third_party", "thirdparty"}
+    | {"thirdparty_files", "extern", "externals", "__pycache__"}
 )
 MAX_FILE_BYTES = 2_000_000
 MAX_DOCUMENT_OVERLAP, MAX_QUERY_OVERLAP = 0.6, 0.7
@@ -90,7 +73,7 @@ def extract(roots: Sequence[Path] | None = None, *, max_documents: int | None = 
 
 
 def find_modules(roots: Iterable[Path]) -> dict[str, Path]:
-    """Dotted module name -> file of every module under the roots (earlier roots win), less tests and vendored copies."""
+    """Dotted module name -> file of every module under the roots (earlier roots win), less tests and vendored code."""
     files: dict[str, Path] = {}
     for root in roots:
         for folder, subfolders, names in os.walk(root):

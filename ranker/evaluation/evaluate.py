@@ -1,6 +1,7 @@
 """The door: BM25, the retriever and the reranker on the test queries, side by side, with everything to check it."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ from ranker.session import connected
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
+# Scored pieces of the reranked run, until it is whole.
+SHARDS = "shards"
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def _make(config: Experiment, model: str, work: Path) -> dict[str, Any]:
     )
     speed = _speed(first, reranked, collection.queries.num_rows)
     _write_results(config, model, work, collection, runs, comparison, speed)
+    shutil.rmtree(work / SHARDS)
     return {
         "num_queries": collection.queries.num_rows,
         "means": comparison.means(),
@@ -140,7 +144,7 @@ def _retrieve_and_rerank(
             collection,
             settings.depth,
             scoring=settings.scoring,
-            folder=work / ".shards",
+            folder=work / SHARDS,
             num_workers=settings.num_workers,
             gpus_per_worker=settings.gpus_per_worker,
         )

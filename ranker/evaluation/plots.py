@@ -11,8 +11,22 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 # More queries than this are drawn as one filled curve: bars would be thinner than a pixel.
 MAX_BARS = 160
 
-LIGHT = {"text": "#1f2937", "faint": "#6b7280", "grid": "#e5e7eb", "paper": "#ffffff", "up": "#0f766e", "down": "#c2410c"}
-DARK = {"text": "#e5e7eb", "faint": "#9ca3af", "grid": "#374151", "paper": "#171b22", "up": "#2dd4bf", "down": "#fb923c"}
+LIGHT = {
+    "text": "#1f2937",
+    "faint": "#6b7280",
+    "grid": "#e5e7eb",
+    "paper": "#ffffff",
+    "up": "#0f766e",
+    "down": "#c2410c",
+}
+DARK = {
+    "text": "#e5e7eb",
+    "faint": "#9ca3af",
+    "grid": "#374151",
+    "paper": "#171b22",
+    "up": "#2dd4bf",
+    "down": "#fb923c",
+}
 
 
 def change_plot(change: np.ndarray, measure: str, before: str, after: str, *, dark: bool = False) -> bytes:

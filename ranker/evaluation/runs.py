@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import csv
 
 from ranker.data.formats import read_trec_qrels, read_trec_run
 from ranker.evaluation.comparison import compare_runs, compare_with_first
 from ranker.measures import DEFAULT_MEASURES
-from ranker.schemas import QRELS, RUN, read_table
+from ranker.schemas import QRELS, RUN, SchemaError, read_table, require
 
 
 def open_run(path: str | Path) -> pa.Table:
@@ -23,13 +24,26 @@ def open_run(path: str | Path) -> pa.Table:
 
 
 def open_qrels(path: str | Path) -> pa.Table:
-    """QRELS from a TREC qrels file, or from Parquet when the name ends in ``.parquet``.
+    """QRELS from a TREC qrels file, a BEIR one (``.tsv`` with its header), or Parquet (``.parquet``).
 
     Raises:
         FileNotFoundError: where there is no such file. SchemaError, ValueError: where it holds no judgements.
     """
     file = _existing(path, "qrels")
-    return read_table(file, QRELS) if file.suffix == ".parquet" else read_trec_qrels(file)
+    if file.suffix == ".parquet":
+        return read_table(file, QRELS)
+    return _read_beir(file) if file.suffix == ".tsv" else read_trec_qrels(file)
+
+
+def _read_beir(file: Path) -> pa.Table:
+    names = {"query-id": "query_id", "corpus-id": "doc_id", "score": "relevance"}
+    # Ids stay text: 007 is not 7.
+    options = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    try:
+        table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter="\t"), convert_options=options)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{file}: not a BEIR qrels file: {error}") from error
+    return require(table.rename_columns([names.get(name, name) for name in table.column_names]), QRELS, str(file))
 
 
 def evaluate_files(

@@ -89,7 +89,7 @@ class Scorer:
 
 def load_scorer(
     model: str | Path,
-    config: ScoringConfig = ScoringConfig(),
+    config: ScoringConfig = ScoringConfig(),  # noqa: B008 (frozen)
     device: str | None = None,
 ) -> Scorer:
     """The scorer of a model folder, a hub id, an exported folder or a ``NAME.onnx`` file.

@@ -22,15 +22,17 @@ class TorchEngine:
     """Logits of padded batches through torch.
 
     Args:
-        model: in eval mode, on its device, one label. precision: ``fp32``, ``bf16`` or ``fp16``.
+        model: a sequence classifier with one label, in eval mode, on its device.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        device: as torch names it.
     """
 
     name = "torch"
 
-    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+    def __init__(self, model: nn.Module, precision: str, device: str) -> None:
         self.model = model
         self.precision = precision
-        self.device = str(model.device)
+        self.device = device
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""
@@ -53,11 +55,11 @@ def load_torch_engine(files: ModelFiles, precision: Precision = "auto", device: 
     """
     device = choose_device(device)
     chosen = choose_precision(precision, device)
-    model = load_model(files)
+    model: nn.Module = load_model(files)
     if chosen != "fp32":
         model = model.to(DTYPES[chosen])
         _head_in_float32(model)
-    return TorchEngine(model.to(device).eval(), chosen)
+    return TorchEngine(model.to(device).eval(), chosen, device)
 
 
 def load_model(files: ModelFiles | str | Path) -> PreTrainedModel:

@@ -5,12 +5,19 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
 
 from ranker.serving.errors import ApiError
 
 T = TypeVar("T")
 RETRY_AFTER_S = 1
+GONE = (DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RayActorError)
 READY_TIMEOUT_S = 5.0
 
 
@@ -53,10 +60,6 @@ class Backend:
     def __init__(self, reranker: Handle, retriever: Handle | None, deadline_s: float) -> None:
         self._reranker, self._retriever, self._deadline_s = reranker, retriever, deadline_s
 
-    @property
-    def searches(self) -> bool:
-        return self._retriever is not None
-
     async def score(self, query: str, documents: list[str]) -> Scored:
         """Logits of the documents.
 
@@ -93,7 +96,7 @@ class Backend:
             raise ApiError(
                 429, "the queue is full; try again after the time in Retry-After", {"retry-after": str(RETRY_AFTER_S)}
             ) from None
-        except (DeploymentUnavailableError, RequestCancelledError):
+        except GONE:
             raise ApiError(
                 503, "no replica can answer now; try again later", {"retry-after": str(RETRY_AFTER_S)}
             ) from None

@@ -29,6 +29,7 @@ class Door:
         self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request as ASGI does."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -53,7 +53,9 @@ def error_response(
     status: int, message: str, request_id: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The body as a response, with the request id also as a header."""
-    return JSONResponse(error_body(status, message, request_id), status, {**(headers or {}), "x-request-id": request_id})
+    return JSONResponse(
+        error_body(status, message, request_id), status, {**(headers or {}), "x-request-id": request_id}
+    )
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

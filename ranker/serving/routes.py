@@ -5,14 +5,13 @@ What a route needs of the rest stands in a :class:`Service`, so the whole interf
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request
 from pydantic import Discriminator, Tag
 
 import ranker
-from ranker.scoring.rerank import combine
 from ranker.scoring.scorer import probabilities
 from ranker.serving import errors
 from ranker.serving.calls import Backend
@@ -49,7 +48,7 @@ class Service:
     backend: Backend
     model: str
     limits: Limits = Limits()
-    keys: KeyRing = KeyRing()
+    keys: KeyRing = field(default_factory=KeyRing)
     interpolation: float = 0.0
 
 
@@ -110,13 +109,11 @@ async def search(body: SearchRequest, request: Request) -> SearchResponse:
     retrieved = time.perf_counter()
     scored = await service.backend.score(body.query, [neighbour.text for neighbour in found])
     reranked = time.perf_counter()
-    results = merge(found, scored.logits, service.interpolation, probabilities, combine)
+    results = merge(found, scored.logits, service.interpolation)[: body.top_k]
     return SearchResponse(
         id=request_id_of(request.scope),
         model=service.model,
-        results=[result if body.return_documents else result.model_copy(update={"text": None}) for result in results][
-            : body.top_k
-        ],
+        results=results if body.return_documents else [result.without_text() for result in results],
         times={"retrieve": retrieved - begin, "rerank": reranked - retrieved},
     )
 

@@ -1,11 +1,12 @@
 """Our own wire format: ``POST /search`` retrieves and reranks in one call."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from ranker.scoring.rerank import combine
+from ranker.scoring.scorer import probabilities
 from ranker.serving.calls import Neighbour
 from ranker.serving.dialects.base import Query, Request
 
@@ -29,6 +30,10 @@ class SearchResult(BaseModel):
     retrieval_score: float
     text: str | None = None
 
+    def without_text(self) -> "SearchResult":
+        """The same for a caller who has the documents."""
+        return self.model_copy(update={"text": None})
+
 
 class SearchResponse(BaseModel):
     """Results best first; ``times`` in seconds."""
@@ -39,13 +44,7 @@ class SearchResponse(BaseModel):
     times: dict[str, float]
 
 
-def merge(
-    found: Sequence[Neighbour],
-    logits: Sequence[float],
-    interpolation: float,
-    probabilities: Callable[[Any], np.ndarray],
-    combine: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
-) -> list[SearchResult]:
+def merge(found: Sequence[Neighbour], logits: Sequence[float], interpolation: float = 0.0) -> list[SearchResult]:
     """The found documents in the reranker's order; with an interpolation above 0 in that of the mixed score.
 
     The same rule as :func:`ranker.scoring.rerank.rerank_run`, so that a service ranks as it was evaluated.

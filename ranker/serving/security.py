@@ -34,7 +34,8 @@ class KeyRing:
         if not self.digests:
             return True
         digest = _digest(_token(authorization or ""))
-        return any([hmac.compare_digest(digest, known) for known in self.digests])  # noqa: C419 - no early stop
+        matches = [hmac.compare_digest(digest, known) for known in self.digests]
+        return any(matches)
 
 
 def load_keys(file: str | Path | None = None, environment: Mapping[str, str] | None = None) -> KeyRing:
@@ -67,6 +68,19 @@ def require_keys(hosts: Iterable[str | None], keys: KeyRing, force: bool = False
             f"service; set {KEYS_VARIABLE} or {KEYS_FILE_VARIABLE} (or api_keys_file in args), or bind 127.0.0.1, or "
             "set allow_open: true in args when something in front of the service checks who asks"
         )
+
+
+def running_host() -> str | None:
+    """The host that the running Serve instance listens on; None where none runs yet, or it has no HTTP port."""
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    # Ray has no public call for this; the address that it binds is decided when Serve starts, by the config file.
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return client.http_config.host if client is not None else None
 
 
 def is_loopback(host: str) -> bool:

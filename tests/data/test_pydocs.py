@@ -13,7 +13,7 @@ from ranker.data.pydocs_clean import first_copies, is_about, is_summary, split_d
 
 MERGE = "Rows are matched on the key columns of the left and the right table; rows without a partner get empty cells."
 SORT = "The sorting algorithm is stable, so rows with equal keys keep their order; missing keys go to the very end."
-CACHE = "An entry of the cache that nobody has read for the expiry time is evicted first; reading it renews its expiry time."
+CACHE = "An entry in the cache that nobody has read for the expiry time goes first; reading renews its expiry time."
 
 
 def function(name: str, summary: str, text: str) -> str:

@@ -51,6 +51,7 @@ class Ranking:
     tokens: int | None = None
 
     def top(self, count: int | None) -> tuple[Item, ...]:
+        """The best ``count``; None is all of them."""
         return self.items if count is None else self.items[:count]
 
 

@@ -22,6 +22,7 @@ class RerankRequest(Request):
 
     @property
     def from_infinity(self) -> bool:
+        """Whether the body is that of an Infinity client."""
         return "raw_scores" in self.model_fields_set
 
 

@@ -19,6 +19,7 @@ class RerankRequest(Request):
 
     @property
     def documents(self) -> list[str]:
+        """The texts, by the name that all dialects share."""
         return self.texts
 
 

@@ -1,0 +1,49 @@
+"""Search an index folder in one process, without Ray: what a service and a notebook use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ranker.retrieval.encoder import Encoder
+from ranker.retrieval.shards import IndexInfo, merge_shards, shard_folder
+from ranker.retrieval.stores import STORES, FaissStore
+
+
+class Retriever:
+    """The documents nearest to a query, from the folder of stage `index`.
+
+    Args:
+        index_folder: a finished index. device: of the encoder; None: an accelerator when there is one.
+
+    Raises:
+        ranker.manifest.StageError: where the index is not finished.
+    """
+
+    def __init__(self, index_folder: str | Path, device: str | None = None) -> None:
+        folder = Path(index_folder)
+        self.info = IndexInfo.read(folder)
+        self.encoder = Encoder(self.info.model, self.info.max_length, self.info.precision, device)
+        self._stores: list[FaissStore] = []
+        for shard in range(len(self.info.shards)):
+            store = STORES[self.info.store].load(shard_folder(folder, shard))
+            if not isinstance(store, FaissStore):
+                raise TypeError(f"{folder}: store {self.info.store!r} is not searched by shards")
+            self._stores.append(store)
+        self._ids = [str(identifier) for store in self._stores for identifier in store.ids]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def retrieve(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """For each query the best ``k`` (doc_id, cosine), best first; all documents when there are fewer."""
+        vectors = self.encoder.encode_queries(queries)
+        found = [store.search_keys(vectors, k) for store in self._stores]
+        shifted = [
+            np.where(keys < 0, -1, keys + first) for (keys, _), first in zip(found, self.info.offsets, strict=True)
+        ]
+        keys, scores = merge_shards(shifted, [scores for _, scores in found], min(k, len(self)))
+        return [
+            [(self._ids[key], score) for key, score in zip(row, values, strict=True) if key >= 0]
+            for row, values in zip(keys.tolist(), scores.tolist(), strict=True)
+        ]

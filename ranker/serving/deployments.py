@@ -1,0 +1,175 @@
+"""The three deployments. How they scale stands in serve_configs/, not here.
+
+Gateway (HTTP, keys, dialects) -> Retriever (query encoder and vector index) -> Reranker (scoring engine).
+"""
+
+import asyncio
+import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from ranker.config import ScoringConfig, ServeConfig
+from ranker.scoring.pairs import encode_pairs
+from ranker.scoring.scorer import Scorer, load_scorer
+from ranker.serving.artefacts import ServeArgs
+from ranker.serving.batching import GreedyBatcher
+from ranker.serving.calls import Backend, Neighbour, Scored
+from ranker.serving.documents import read_texts
+from ranker.serving.errors import EngineError, log_failure
+from ranker.serving.routes import Limits, Service, create_app
+from ranker.serving.security import load_keys, require_keys, running_host
+
+# A pair with its number of tokens.
+Pair = tuple[str, str, int]
+
+
+class RerankerReplica:
+    """Scores documents; all requests of a replica share its batcher, and inference has a thread of its own.
+
+    Args:
+        model: folder or hub id. scoring: fields of ScoringConfig.
+    """
+
+    def __init__(self, model: str, scoring: dict[str, Any]) -> None:
+        config = ScoringConfig.model_validate(scoring)
+        self._scorer: Scorer = load_scorer(model, config)
+        # A tokenizer of its own, since a fast tokenizer must not be used by two threads at once.
+        self._counter = copy.deepcopy(self._scorer.tokenizer)
+        self._counting = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._batcher: GreedyBatcher[Pair, float] = GreedyBatcher(
+            self._infer, lambda pair: pair[2], config.batch_tokens
+        )
+
+    async def score(self, query: str, documents: list[str]) -> Scored:
+        """Logits of the documents, in order.
+
+        Raises:
+            EngineError: where the model fails on them; the log has the reason.
+        """
+        begin = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            lengths = await loop.run_in_executor(self._counting, self._count_tokens, query, documents)
+            logits = await self._batcher.submit([(query, text, n) for text, n in zip(documents, lengths, strict=True)])
+        except Exception as error:
+            log_failure("scoring", "", error)
+            raise EngineError(f"scoring failed with {type(error).__name__}") from None
+        return Scored(logits, sum(lengths), time.perf_counter() - begin)
+
+    async def describe(self) -> dict[str, Any]:
+        """Engine, precision, device and limits."""
+        engine = self._scorer.engine
+        return {
+            "engine": engine.name,
+            "precision": engine.precision,
+            "device": engine.device,
+            "max_length": self._scorer.max_length,
+            "batch_tokens": self._scorer.batch_tokens,
+        }
+
+    async def check_health(self) -> None:
+        """Score one pair, in turn with the requests; a replica that cannot is replaced by Ray Serve."""
+        await self._batcher.submit([("healthy", "healthy", 8)])
+
+    def _count_tokens(self, query: str, documents: list[str]) -> list[int]:
+        encoded = encode_pairs(self._counter, [(query, document) for document in documents], self._scorer.max_length)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def _infer(self, pairs: list[Pair]) -> list[float]:
+        logits: np.ndarray = self._scorer.score([(query, document) for query, document, _ in pairs])
+        return [float(logit) for logit in logits]
+
+
+class RetrieverReplica:
+    """Finds the nearest documents of a query; concurrent queries are encoded together.
+
+    Args:
+        index: folder of the index. corpus: data folder that the index was built from.
+    """
+
+    def __init__(self, index: str, corpus: str) -> None:
+        from ranker.retrieval.retriever import Retriever as InProcessRetriever
+
+        self._retriever = InProcessRetriever(Path(index))
+        self._texts = read_texts(Path(corpus), Path(index))
+        self._batcher: GreedyBatcher[tuple[str, int], list[tuple[str, float]]] = GreedyBatcher(
+            self._search, lambda item: 1, budget=32, max_items=32
+        )
+
+    async def retrieve(self, query: str, num_candidates: int) -> list[Neighbour]:
+        """The nearest documents with their texts, best first.
+
+        Raises:
+            EngineError: where the encoder or the index fails; the log has the reason.
+        """
+        try:
+            [found] = await self._batcher.submit([(query, num_candidates)])
+            return [Neighbour(doc_id, score, self._texts[doc_id]) for doc_id, score in found]
+        except Exception as error:
+            log_failure("retrieval", "", error)
+            raise EngineError(f"retrieval failed with {type(error).__name__}") from None
+
+    async def describe(self) -> dict[str, Any]:
+        """Size of the index."""
+        return {"documents": len(self._texts)}
+
+    async def check_health(self) -> None:
+        """Search once; a replica that cannot is replaced by Ray Serve."""
+        await self._batcher.submit([("healthy", 1)])
+
+    def _search(self, items: list[tuple[str, int]]) -> list[list[tuple[str, float]]]:
+        deepest = max(k for _, k in items)
+        found = self._retriever.retrieve([query for query, _ in items], deepest)
+        return [
+            [(doc_id, float(score)) for doc_id, score in neighbours[:k]]
+            for neighbours, (_, k) in zip(found, items, strict=True)
+        ]
+
+
+class GatewayReplica:
+    """The HTTP side.
+
+    Args:
+        reranker, retriever: handles; None for a service that does not search.
+        model_name: name of the reranker in answers. serve_config: fields of ServeConfig. args: of ServeArgs.
+    """
+
+    def __init__(
+        self,
+        reranker: DeploymentHandle,
+        retriever: DeploymentHandle | None,
+        model_name: str,
+        serve_config: dict[str, Any],
+        args: dict[str, Any],
+    ) -> None:
+        given, config = ServeArgs.model_validate(args), ServeConfig.model_validate(serve_config)
+        # Read here and not in the builder, so that no key travels through Ray.
+        keys = load_keys(given.api_keys_file)
+        require_keys([running_host()], keys, given.allow_open)
+        self._service = Service(
+            backend=Backend(reranker, retriever, given.deadline_s),
+            model=model_name,
+            limits=Limits(
+                max_documents=config.max_documents,
+                max_body_bytes=given.max_body_bytes,
+                num_candidates=min(config.top_k, config.max_documents),
+            ),
+            keys=keys,
+            interpolation=config.scoring.interpolation,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The app; Ray Serve calls this after the constructor."""
+        return create_app(self._service)
+
+
+Reranker = serve.deployment(name="Reranker", max_queued_requests=64, max_ongoing_requests=8)(RerankerReplica)
+Retriever = serve.deployment(name="Retriever", max_queued_requests=256, max_ongoing_requests=32)(RetrieverReplica)
+Gateway = serve.deployment(name="Gateway", max_ongoing_requests=1000)(serve.ingress()(GatewayReplica))

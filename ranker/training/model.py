@@ -1,0 +1,174 @@
+"""The cross-encoder that is trained: loading, dropout, a new head's first weights, adapters, parameter groups."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from ranker.config import LoraConfig, TrainConfig
+from ranker.pretrained import ModelNotFoundError, resolve
+from ranker.registry import nearest
+from ranker.scoring.pairs import longest_pair
+
+log = logging.getLogger(__name__)
+
+# Parameters of norms and biases are not decayed.
+NO_DECAY = ("bias", "norm.weight", "layernorm.weight", "layer_norm.weight")
+
+
+def load_model(train: TrainConfig, seed: int, attention: str = "sdpa") -> tuple[PreTrainedModel, Tokenizer]:
+    """The backbone with a head of one output and the configured adapters, in fp32, and its tokenizer.
+
+    The same arguments give the same weights, those of a new head included.
+
+    Args:
+        train: the section. seed: decides new weights. attention: ``sdpa`` or ``eager`` (faster in a bf16 CPU step).
+
+    Raises:
+        ModelNotFoundError: where there is no such model, or no network to get it. ValueError: on adapters that do
+            not fit, a length the model has no positions for, or more than one output.
+    """
+    check_model(train)
+    torch.manual_seed(seed)
+    source = resolve(train.model)
+    config = AutoConfig.from_pretrained(source, num_labels=train.num_labels)
+    if train.dropout is not None:
+        set_dropout(config, train.dropout)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        source, config=config, attn_implementation=attention, dtype=torch.float32, output_loading_info=True
+    )
+    initialise_head(model, set(loading["missing_keys"]))
+    return (add_adapters(model, train.lora) if train.lora.enabled else model), load_tokenizer(train)
+
+
+def load_tokenizer(train: TrainConfig) -> Tokenizer:
+    """The model's tokenizer without any truncation or padding that its file may carry; it cuts at ``max_length``."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve(train.model))
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    tokenizer.model_max_length = train.max_length  # CrossEncoder reads it: the saved model scores as it was trained
+    return tokenizer
+
+
+def check_model(train: TrainConfig) -> None:
+    """Find out in the driver, in a second, what would fail in every worker.
+
+    Raises:
+        ModelNotFoundError, ValueError: as :func:`load_model`.
+    """
+    if train.num_labels != 1:
+        raise ValueError(f"train.num_labels {train.num_labels}: the losses rank by one score; set it to 1")
+    source = resolve(train.model)
+    try:
+        config = AutoConfig.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"train.model {train.model!r}: no such model folder, and the hub did not give it ({_first_line(error)}); "
+            f"name a saved model's folder, connect to the hub, or use the bundled 'all-MiniLM-L6-v2'"
+        ) from error
+    longest_pair(tokenizer, config, train.max_length)
+
+
+def set_dropout(config: Any, rate: float) -> None:
+    """Every dropout of a transformers configuration, whatever its family calls it, set to ``rate``.
+
+    BERT and RoBERTa say ``hidden_dropout_prob``, ModernBERT ``mlp_dropout``, DeBERTa adds ``pooler_dropout``; the
+    head's own (``classifier_dropout``, None for "as the backbone") is one of them.
+    """
+    for name, value in config.to_dict().items():
+        if "dropout" in name and (name.startswith("classifier") or _is_rate(value)):
+            setattr(config, name, rate)
+
+
+def initialise_head(model: PreTrainedModel, new: set[str]) -> None:
+    """First weights of what the backbone's folder did not hold (``new``: parameter names).
+
+    They stay as transformers draws them. This is the place for a warmer start.
+    """
+    if new:
+        log.info("new weights: %s", ", ".join(sorted(new)))
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Names of the modules with weights that make the score from the encoder's output: classifier, pooler, dense."""
+    outside = [name for name, child in model.named_children() if name != model.base_model_prefix and _has_weights(child)]
+    pooler = getattr(model.base_model, "pooler", None)
+    inside = ["pooler"] if isinstance(pooler, nn.Module) and _has_weights(pooler) else []
+    return [*outside, *(name for name in inside if name not in outside)]
+
+
+def add_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
+    """The model with LoRA on its encoder; the whole head is trained beside it and saved.
+
+    Raises:
+        ValueError: where ``target_modules`` names no linear layer, listing those there are.
+    """
+    import peft
+
+    head = head_modules(model)
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not any(part in head for part in name.split("."))
+    ]
+    if lora.target_modules is not None:
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        if wrong := [target for target in lora.target_modules if not _matches(target, linear)]:
+            raise ValueError(f"train.lora.target_modules {wrong}: no such linear layer; {nearest(wrong[0], known)}")
+        linear = [name for name in linear if any(_matches(target, [name]) for target in lora.target_modules)]
+    options = peft.LoraConfig(
+        task_type=peft.TaskType.SEQ_CLS,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=linear,
+        modules_to_save=head,
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
+    )
+    return peft.get_peft_model(model, options)
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The plain transformers model: adapters multiplied out and added to the weights they stand beside."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def parameter_groups(model: nn.Module, train: TrainConfig, head: list[str]) -> list[dict[str, Any]]:
+    """AdamW's groups: backbone and head, each with and without decay; empty ones left out.
+
+    Args:
+        model: with or without adapters. train: the rates. head: module names as :func:`head_modules` gives them.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            in_head = any(part in head for part in name.split("."))
+            decayed = not name.lower().endswith(NO_DECAY)
+            groups.setdefault((in_head, decayed), []).append(parameter)
+    rates = {False: train.learning_rate, True: train.head_learning_rate or train.learning_rate}
+    return [
+        {"params": members, "lr": rates[in_head], "weight_decay": train.weight_decay if decayed else 0.0}
+        for (in_head, decayed), members in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def _matches(target: str, names: list[str]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for name in names)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
