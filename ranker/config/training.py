@@ -76,6 +76,8 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     dropout: Share | None = 0.0
     """Dropout of the backbone. None: as its folder says (often 0.1, which nearly doubles a CPU step)."""
+    freeze_embeddings: bool = False
+    """Leave the embeddings as they are: half the weights of a small model, and of what its workers exchange."""
     precision: Precision = "auto"
     """Arithmetic of the step; fp16 asked for where the device cannot is an error."""
     lora: LoraConfig = LoraConfig()

@@ -83,7 +83,7 @@ def _records(file: OpenFile, mistakes: Mistakes) -> Iterator[tuple[str, dict[str
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            mistakes.add(place, f"not JSON ({error.msg} at column {error.colno}): {shown(line)}; write one object a line")
+            mistakes.add(place, f"not JSON ({error.msg}, column {error.colno}): {shown(line)}; write one object a line")
             continue
         if isinstance(record, dict):
             yield place, record
@@ -155,7 +155,9 @@ def _read_qrels(file: OpenFile, mistakes: Mistakes) -> pa.Table:
             continue  # the header
         relevance = _whole(fields[2]) if len(fields) == 3 else None
         if len(fields) != 3 or not fields[0].strip() or not fields[1].strip():
-            mistakes.add(place, f"{len(fields)} tab-separated fields in {shown(line)}; write query-id, corpus-id, score")
+            mistakes.add(
+                place, f"{len(fields)} fields in {shown(line)}; write query-id, corpus-id, score with tabs between"
+            )
         elif relevance is None:
             mistakes.add(place, f"score {fields[2]!r} is no whole number; write 1 for relevant, 0 for not")
         else:
@@ -197,5 +199,3 @@ def _checked_judgements(
         kept[split] = table.filter(pa.array(good, pa.bool_()))
     mistakes.raise_if_any()
     return kept
-
-

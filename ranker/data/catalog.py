@@ -135,10 +135,9 @@ def _with_seed(source: str, options: dict[str, Any], seed: int) -> dict[str, Any
 
 
 def _counts(data: Splits, held_out: list[str]) -> dict[str, Any]:
-    lengths = data.corpus.num_rows
     return {
         "name": data.name,
-        "documents": lengths,
+        "documents": data.corpus.num_rows,
         "queries": {split: len(data.qrels[split]["query_id"].unique()) for split in SPLITS if split in data.qrels},
         "judgements": {split: data.qrels[split].num_rows for split in SPLITS if split in data.qrels},
         "held_out": held_out,

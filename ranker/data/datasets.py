@@ -5,7 +5,9 @@ machines that cannot fetch them.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ranker.data.beir import read_beir
@@ -25,13 +27,9 @@ def pydocs(*, max_documents: int | None = None, roots: list[str] | None = None, 
         roots: folders of Python source. None: the standard library and everything installed.
         seed: of the order in which modules are read and of the splits.
     """
-    from pathlib import Path
-
     from ranker.data.pydocs import extract
 
     found = extract([Path(root) for root in roots] if roots else None, max_documents=max_documents, seed=seed)
-    import pyarrow as pa
-
     qrels = {
         split: found.qrels.filter(pc.is_in(found.qrels["query_id"], pa.array(query_ids, pa.string())))
         for split, query_ids in found.splits.items()

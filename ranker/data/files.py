@@ -83,6 +83,7 @@ class DataFiles:
         return [self.entries[name] for name in names]
 
     def listing(self) -> str:
+        """The first ten names, for an error message."""
         names = sorted(self.entries)
         return (", ".join(names[:10]) + (", ..." if len(names) > 10 else "")) or "no files"
 
@@ -102,7 +103,9 @@ def open_files(path: Path) -> Iterator[DataFiles]:
             members = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
             roots = {name.partition("/")[0] for name in members}
             root = f"{roots.pop()}/" if len(roots) == 1 and all("/" in name for name in members) else ""
-            yield DataFiles(str(path), {m[len(root) :]: OpenFile(m[len(root) :], f"{path}/{m}", archive, m) for m in members})
+            yield DataFiles(
+                str(path), {m[len(root) :]: OpenFile(m[len(root) :], f"{path}/{m}", archive, m) for m in members}
+            )
     elif path.exists():
         raise DataError(f"{path}: neither a folder nor a zip; name the folder or zip of a data set")
     else:

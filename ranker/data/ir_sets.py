@@ -102,9 +102,8 @@ def _fetched(name: str) -> Iterator[None]:
             "place), or point data.source at a copy in BEIR layout"
         ) from error
     finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
+        for key in [key for key, value in before.items() if value is None]:
+            os.environ.pop(key, None)
 
 
 def _corpus(source: Any, name: str) -> pa.Table:
@@ -148,5 +147,3 @@ def _queries(sources: Iterable[Any]) -> pa.Table:
 def _qrels(source: Any) -> pa.Table:
     rows = [(judged.query_id, judged.doc_id, judged.relevance) for judged in source.qrels_iter()]
     return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=QRELS)
-
-

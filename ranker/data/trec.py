@@ -52,7 +52,7 @@ def read_trec_run(path: Path) -> pa.Table:
             mistakes.add(place, f"rank {fields[3]!r} or score {fields[4]!r} is no number")
             continue
         if row[:2] in seen:
-            mistakes.add(place, f"document {row[1]!r} stands twice in the list of query {row[0]!r}; keep the better one")
+            mistakes.add(place, f"document {row[1]!r} stands twice in the list of query {row[0]!r}; keep one")
         seen.add(row[:2])
         rows.append(row)
     mistakes.raise_if_any()

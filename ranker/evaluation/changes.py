@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from ranker.evaluation.comparison import Comparison
 from ranker.evaluation.significance import SAME
 from ranker.measures import order_run
-from ranker.schemas import Collection
+from ranker.schemas import Collection, document_texts
 
 # Documents shown of a query: the new top ones, then relevant ones that lie deeper or were lost.
 TOP = 3
@@ -94,14 +94,13 @@ class _Teller:
         shown |= {doc_id for docs in self._relevance.values() for doc_id in docs}
         wanted = pa.array(sorted(shown), pa.string())
         corpus = collection.corpus.filter(pc.is_in(collection.corpus["doc_id"], wanted))
-        return Collection(collection.name, collection.split, corpus, collection.queries, collection.qrels).texts()
+        return dict(zip(corpus["doc_id"].to_pylist(), document_texts(corpus), strict=True))
 
     def one(self, query_id: str) -> QueryChange:
         before, after = (ranks.get(query_id, {}) for ranks in self._ranks)
         relevance = self._relevance.get(query_id, {})
-        relevant = [
-            doc_id for doc_id, grade in relevance.items() if grade > 0 and (doc_id in before or doc_id in after)
-        ]
+        found = {*before, *after}
+        relevant = [doc_id for doc_id, grade in relevance.items() if grade > 0 and doc_id in found]
         top = sorted(after, key=lambda doc_id: after[doc_id])[:TOP]
         shown = list(dict.fromkeys([*top, *relevant, *sorted(before, key=lambda doc_id: before[doc_id])[:1]]))[:MOST]
         shown.sort(key=lambda doc_id: after.get(doc_id, len(after) + 1))

@@ -216,7 +216,7 @@ def _write_results(
     settings, measure = config.evaluate, comparison.measures[0]
     facts = {
         "experiment": config.name,
-        "collection": collection.name,
+        "collection": config.data.source,
         "num_queries": collection.queries.num_rows,
         "num_documents": collection.corpus.num_rows,
         "depth": settings.depth,

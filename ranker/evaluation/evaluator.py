@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import ray
 
 from ranker.config import ScoringConfig
 from ranker.evaluation.comparison import Comparison, compare_runs
 from ranker.evaluation.evaluate import retrieval_depth, sample_queries
-from ranker.evaluation.reranking import rerank_distributed, top_of, with_tail
+from ranker.evaluation.reranking import rerank_distributed, texts_of, top_of, with_tail
 from ranker.evaluation.samples import samples_to_collection
-from ranker.measures import DEFAULT_MEASURES
+from ranker.measures import DEFAULT_MEASURES, evaluate_run
 from ranker.pretrained import BUNDLED, resolve
-from ranker.schemas import Collection, require
+from ranker.schemas import RUN, Collection, document_texts
+from ranker.scoring.rerank import rerank_run
+from ranker.scoring.scorer import load_scorer
 
 Candidates = Literal["auto", "bm25", "retriever"]
 Samples = Iterable[Mapping[str, Any] | Sequence[Any]]
@@ -58,16 +62,8 @@ class RankerEvaluator:
         seed: int = 13,
     ) -> dict[str, float]:
         """Metric -> mean of the reranked lists over the judged queries, as :meth:`compare` describes them."""
-        comparison = self.compare(
-            test_data,
-            metrics,
-            candidates=candidates,
-            depth=depth,
-            max_queries=max_queries,
-            seed=seed,
-            permutations=1,
-        )
-        return comparison.means()["reranked"]
+        collection, runs = self._runs(test_data, metrics, candidates, depth, max_queries, seed)
+        return evaluate_run(runs["reranked"], collection.qrels, metrics).means
 
     def compare(
         self,
@@ -94,22 +90,32 @@ class RankerEvaluator:
         Raises:
             ValueError: for samples of another shape. StageError: without judged queries. MeasureError.
         """
+        collection, runs = self._runs(test_data, metrics, candidates, depth, max_queries, seed)
+        return compare_runs(runs, collection.qrels, metrics, permutations=permutations, seed=seed)
+
+    def _runs(
+        self,
+        test_data: Collection | Samples,
+        metrics: Sequence[str],
+        candidates: Candidates,
+        depth: int,
+        max_queries: int | None,
+        seed: int,
+    ) -> tuple[Collection, dict[str, pa.Table]]:
+        """The judged queries, and their RUN before (under its own name) and after reranking."""
         if isinstance(test_data, Collection):
             collection = sample_queries(test_data, max_queries, seed)
         else:
             collection = sample_queries(samples_to_collection(test_data), max_queries, seed)
-            depth = max(depth, max(collection.run["rank"].to_pylist(), default=1)) if collection.run else depth
+            depth = longest_list(collection)
         name, first = self._first_stage(collection, candidates, retrieval_depth(depth, metrics))
-        reranked = with_tail(self._rerank(first, collection, depth), first)
-        return compare_runs(
-            {name: first, "reranked": reranked}, collection.qrels, metrics, permutations=permutations, seed=seed
-        )
+        return collection, {name: first, "reranked": with_tail(self._rerank(first, collection, depth), first)}
 
     def _first_stage(self, collection: Collection, candidates: Candidates, depth: int) -> tuple[str, pa.Table]:
         if candidates == "auto" and collection.run is not None:
             run = collection.run
             wanted = collection.queries["query_id"]
-            return "candidates", top_of(run.filter(pa.compute.is_in(run["query_id"], wanted)), depth)
+            return "candidates", top_of(run.filter(pc.is_in(run["query_id"], wanted)), depth)
         if candidates == "retriever":
             return "retriever", _dense_run(self.retriever_model, collection, depth)
         if candidates not in ("auto", "bm25"):
@@ -120,3 +126,36 @@ class RankerEvaluator:
 
     def _rerank(self, first: pa.Table, collection: Collection, depth: int) -> pa.Table:
         """In this process, or on the Ray cluster that is already connected."""
+        top = top_of(first, depth)
+        if ray.is_initialized():
+            with tempfile.TemporaryDirectory() as folder:
+                shards = Path(folder)
+                return rerank_distributed(self.model, top, collection, depth, scoring=self.scoring, folder=shards).run
+        if self._scorer is None:
+            self._scorer = load_scorer(self.model, self.scoring, self.device)
+        weight = self.scoring.interpolation
+        return rerank_run(self._scorer, top, collection.queries, texts_of(top, collection), depth, weight)
+
+
+def longest_list(collection: Collection) -> int:
+    """Candidates of the query that has most, 1 at least."""
+    ranks = collection.run["rank"].to_pylist() if collection.run is not None else []
+    return max(ranks, default=1)
+
+
+def _dense_run(model: str, collection: Collection, depth: int) -> pa.Table:
+    """RUN of the nearest documents by a bi-encoder, exact, all in this process."""
+    from ranker.retrieval.encoder import Encoder
+    from ranker.retrieval.stores import STORES
+
+    encoder = Encoder(model)
+    store = STORES["faiss"](encoder.dimension)
+    store.add(collection.corpus["doc_id"].to_pylist(), encoder.encode_documents(document_texts(collection.corpus)))
+    query_ids = collection.queries["query_id"].to_pylist()
+    found, scores = store.search(encoder.encode_queries(collection.queries["text"].to_pylist()), depth)
+    rows = [
+        (query_id, doc_id, float(score), rank)
+        for query_id, doc_ids, values in zip(query_ids, found, scores, strict=True)
+        for rank, (doc_id, score) in enumerate(zip(doc_ids, values, strict=False), start=1)
+    ]
+    return pa.table([list(column) for column in zip(*rows, strict=True)], schema=RUN)

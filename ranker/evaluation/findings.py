@@ -89,7 +89,7 @@ def significant_letters(comparison: Comparison, measure: str, letters: Mapping[s
 def letter_note(letters: Mapping[str, str]) -> str:
     """What the letters in the table mean."""
     names = ", ".join(f"{letter} {name}" for name, letter in letters.items())
-    return f"Bold: the best. Letters: significantly better (−: worse) than {names}, p < 0.05."
+    return f"Bold: the best. Letters: significantly better (minus: worse) than {names}, p < 0.05"
 
 
 def count_notes(comparison: Comparison) -> list[str]:

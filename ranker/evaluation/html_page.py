@@ -80,10 +80,10 @@ def _html_systems(report: Report) -> str:
         letter = f" <span class=faint>{letters[system]}</span>" if system in letters else ""
         rows.append(f"<tr><td>{escape(system)}{letter}</td>{cells}</tr>")
     heads = "".join(f"<th>{escape(measure)}</th>" for measure in comparison.measures)
-    counts = ". ".join(count_notes(comparison))
+    notes = ". ".join([letter_note(letters), *count_notes(comparison)])
     return (
         f"<h2>Systems</h2><div class=scroll><table><thead><tr><th>system</th>{heads}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div><p class=faint>{escape(letter_note(letters))} {escape(counts)}</p>"
+        f"<tbody>{''.join(rows)}</tbody></table></div><p class=faint>{escape(notes)}</p>"
     )
 
 
@@ -93,7 +93,7 @@ def _html_cell(comparison: Comparison, system: str, measure: str, letters: Mappi
     if system == comparison.system:
         better, worse = significant_letters(comparison, measure, letters)
         value += f"<sup>{better}</sup>" if better else ""
-        value += f"<sup class=worse>−{worse}</sup>" if worse else ""
+        value += f"<sup class=worse>&minus;{worse}</sup>" if worse else ""
     return f"<td>{value}</td>"
 
 
@@ -134,8 +134,9 @@ def _html_changes(title: str, changes: list[QueryChange], measure: str) -> str:
 def _html_change(change: QueryChange, measure: str) -> str:
     difference = change.after - change.before
     items = "".join(
-        f"<li><span class=rank>{rank_or_none(move.before)} → <b>{rank_or_none(move.after)}</b></span><span>"
-        f"{_html_relevance(move)}{escape(excerpt(move.text))} <span class=faint>{escape(move.doc_id)}</span></span></li>"
+        f"<li><span class=rank>{rank_or_none(move.before)} → <b>{rank_or_none(move.after)}</b></span>"
+        f"<span>{_html_relevance(move)}{escape(excerpt(move.text))} "
+        f"<span class=faint>{escape(move.doc_id)}</span></span></li>"
         for move in change.moves
     )
     return (

@@ -29,7 +29,13 @@ def markdown_report(report: Report, gains: list[QueryChange], losses: list[Query
     letters = system_letters(comparison)
     lines = [f"# {facts['experiment']}", "", subtitle(facts), "", "## Systems", ""]
     lines += _markdown_table(["system", *comparison.measures], _markdown_systems(comparison, letters))
-    lines += ["", letter_note(letters), *count_notes(comparison), "", "![change of every query](change.png)", ""]
+    lines += [
+        "",
+        ". ".join([letter_note(letters), *count_notes(comparison)]),
+        "",
+        "![change of every query](change.png)",
+        "",
+    ]
     lines += [
         "## Is the change real?",
         "",
@@ -54,7 +60,7 @@ def _markdown_systems(comparison: Comparison, letters: Mapping[str, str]) -> lis
             cell = f"**{mean:.4f}**" if system in comparison.best(measure) else f"{mean:.4f}"
             if system == comparison.system:
                 better, worse = significant_letters(comparison, measure, letters)
-                cell += f" {better}" * bool(better) + f" −{worse}" * bool(worse)
+                cell += f" {better}" * bool(better) + f" -{worse}" * bool(worse)
             row.append(cell)
         rows.append(row)
     return rows

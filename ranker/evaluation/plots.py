@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
@@ -11,22 +12,9 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 # More queries than this are drawn as one filled curve: bars would be thinner than a pixel.
 MAX_BARS = 160
 
-LIGHT = {
-    "text": "#1f2937",
-    "faint": "#6b7280",
-    "grid": "#e5e7eb",
-    "paper": "#ffffff",
-    "up": "#0f766e",
-    "down": "#c2410c",
-}
-DARK = {
-    "text": "#e5e7eb",
-    "faint": "#9ca3af",
-    "grid": "#374151",
-    "paper": "#171b22",
-    "up": "#2dd4bf",
-    "down": "#fb923c",
-}
+NAMES = ("text", "faint", "grid", "paper", "up", "down")
+LIGHT = dict(zip(NAMES, ("#1f2937", "#6b7280", "#e5e7eb", "#ffffff", "#0f766e", "#c2410c"), strict=True))
+DARK = dict(zip(NAMES, ("#e5e7eb", "#9ca3af", "#374151", "#171b22", "#2dd4bf", "#fb923c"), strict=True))
 
 
 def change_plot(change: np.ndarray, measure: str, before: str, after: str, *, dark: bool = False) -> bytes:
@@ -88,7 +76,7 @@ def _label_axes(axes: Axes, values: np.ndarray, measure: str, colours: dict[str,
 def _legend(axes: Axes, values: np.ndarray, colours: dict[str, str]) -> None:
     counts = {"up": (values > 0).sum(), "faint": (values == 0).sum(), "down": (values < 0).sum()}
     words = {"up": "better", "faint": "unchanged", "down": "worse"}
-    parts = [
+    parts: list[Artist] = [
         TextArea(f"{counts[name]:,} {words[name]}", textprops={"color": colours[name], "size": 10.5, "weight": "bold"})
         for name in counts
     ]

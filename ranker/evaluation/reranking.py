@@ -1,5 +1,6 @@
 """Rerank a run on several Ray actors, shard by shard; finished shards are kept and never scored twice."""
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker.config import ScoringConfig
-from ranker.schemas import RUN, Collection, require
+from ranker.manifest import write_json
+from ranker.schemas import RUN, Collection, document_texts, require
 
 log = logging.getLogger(__name__)
 
 PAIRS_PER_SHARD = 512
 # Seconds between progress lines.
 PROGRESS_EVERY = 3.0
+LATENCIES = "latencies.json"
 # Queries scored one by one to say what one answer takes.
 LATENCY_QUERIES = 8
 
@@ -114,6 +117,8 @@ def with_tail(reranked: pa.Table, first: pa.Table) -> pa.Table:
     known = pd.MultiIndex.from_frame(top[["query_id", "doc_id"]])
     rest = first.select(RUN.names).to_pandas().sort_values(["query_id", "rank"])
     rest = rest[~pd.MultiIndex.from_frame(rest[["query_id", "doc_id"]]).isin(known)].copy()
+    if not len(rest):
+        return reranked
     step = rest.groupby("query_id", sort=False).cumcount() + 1
     lowest, size = top.groupby("query_id")["score"].min(), top.groupby("query_id").size()
     rest["score"] = rest["query_id"].map(lowest).fillna(0.0) - step
@@ -143,10 +148,14 @@ def cut_shards(run: pa.Table, collection: Collection, pairs_per_shard: int = PAI
 def _shard(number: int, query_ids: list[str], run: pa.Table, collection: Collection) -> Shard:
     wanted = pa.array(query_ids, pa.string())
     part = run.filter(pc.is_in(run["query_id"], wanted))
-    corpus = collection.corpus.filter(pc.is_in(collection.corpus["doc_id"], pc.unique(part["doc_id"].combine_chunks())))
-    small = Collection(collection.name, collection.split, corpus, collection.queries, collection.qrels)
     queries = collection.queries.filter(pc.is_in(collection.queries["query_id"], wanted))
-    return Shard(number, part, queries, small.texts())
+    return Shard(number, part, queries, texts_of(part, collection))
+
+
+def texts_of(run: pa.Table, collection: Collection) -> dict[str, str]:
+    """doc_id -> text of the documents of RUN only: a corpus may be larger than memory as Python strings."""
+    corpus = collection.corpus.filter(pc.is_in(collection.corpus["doc_id"], pc.unique(run["doc_id"])))
+    return dict(zip(corpus["doc_id"].to_pylist(), document_texts(corpus), strict=True))
 
 
 def share_cores(num_workers: int, node_cores: Sequence[float]) -> tuple[int, int]:
@@ -185,23 +194,26 @@ def rerank_distributed(
     missing = [shard for shard in shards if not (folder / shard.file_name).is_file()]
     if not shards:
         return Reranked(RUN.empty_table(), 0, 0.0, 0, ())
-    workers, latencies = _run_shards(model, missing, shards, depth, scoring, folder, num_workers, gpus_per_worker)
+    if missing or not (folder / LATENCIES).is_file():
+        _run_shards(model, missing, shards[0], depth, scoring, folder, num_workers, gpus_per_worker)
+    speed = json.loads((folder / LATENCIES).read_text("utf-8"))
     tables = [pq.read_table(folder / shard.file_name) for shard in shards]
     seconds = sum(float((table.schema.metadata or {})[b"seconds"]) for table in tables)
     whole = pa.concat_tables([RUN.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
-    return Reranked(whole, sum(shard.run.num_rows for shard in shards), seconds, workers, latencies)
+    num_pairs = sum(shard.run.num_rows for shard in shards)
+    return Reranked(whole, num_pairs, seconds, speed["num_workers"], tuple(speed["milliseconds"]))
 
 
 def _run_shards(
     model: str,
     missing: list[Shard],
-    shards: list[Shard],
+    sample: Shard,
     depth: int,
     scoring: ScoringConfig,
     folder: Path,
     num_workers: int,
     gpus_per_worker: float,
-) -> tuple[int, tuple[float, ...]]:
+) -> None:
     import ray
     from ray.util import ActorPool
 
@@ -209,19 +221,19 @@ def _run_shards(
     workers, cores = share_cores(num_workers, nodes)
     # A worker that dies (out of memory, lost node) starts again twice, and its shard with it.
     options: dict[str, Any] = {"max_restarts": 2, "max_task_retries": 2, "num_gpus": gpus_per_worker}
-    remote = ray.remote(num_cpus=cores, **options)(RerankActor)
+    remote: Any = ray.remote(num_cpus=cores, **options)(RerankActor)
     workers = max(1, min(workers, len(missing)))
-    log.info("reranking with %d actors of %d cores; %d of %d shards to do", workers, cores, len(missing), len(shards))
+    log.info("reranking with %d actors of %d cores; %d shards to do", workers, cores, len(missing))
     actors = [remote.remote(model, scoring, cores) for _ in range(workers)]
     try:
         pool = ActorPool(actors)
         done = pool.map_unordered(lambda actor, shard: actor.rerank.remote(shard, depth), missing)
         _keep(done, folder, sum(shard.run.num_rows for shard in missing))
-        latencies = ray.get(actors[0].latencies.remote(shards[0], depth, LATENCY_QUERIES))
+        latencies = ray.get(actors[0].latencies.remote(sample, depth, LATENCY_QUERIES))
+        write_json(folder / LATENCIES, {"num_workers": workers, "milliseconds": latencies})
     finally:
         for actor in actors:
             ray.kill(actor)
-    return workers, latencies
 
 
 def _keep(done: Iterator[tuple[Shard, pa.Table, float]], folder: Path, num_pairs: int) -> None:

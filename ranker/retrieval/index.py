@@ -6,12 +6,13 @@ goes on with the parts that are missing.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
@@ -117,10 +118,9 @@ def _encode_missing(work: Path, corpus: pa.Table, parts: list[Part], config: Exp
     return total
 
 
-def _encoded(
-    corpus: pa.Table, parts: list[Part], index: IndexConfig
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _encoded(corpus: pa.Table, parts: list[Part], index: IndexConfig) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Vectors of each part, in the order in which the actors finish them."""
+    _quiet_ray_data()
     workers = min(index.num_workers, len(parts))
     blocks = []
     for part in parts:
@@ -138,10 +138,17 @@ def _encoded(
         zero_copy_batch=True,
     )
     for batch in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        numbers = batch["part"].to_numpy()
+        numbers = np.asarray(batch["part"])
         vectors = _matrix(batch["embedding"])
         for number in dict.fromkeys(numbers.tolist()):
             yield number, vectors[numbers == number]
+
+
+def _quiet_ray_data() -> None:
+    """Ray Data's own progress off: these log lines say the same in documents."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 class EncodeDocuments:
@@ -156,6 +163,7 @@ class EncodeDocuments:
         self.encoder = Encoder(model, max_length, precision, batch_size=batch_size, threads=threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Embed the texts of a batch; rows stay in order."""
         vectors = self.encoder.encode_documents(batch["text"].to_pylist())
         return pa.table({"part": batch["part"], "embedding": _column(vectors)})
 
@@ -184,6 +192,18 @@ def read_embeddings(folder: Path, parts: list[Part]) -> tuple[list[str], NDArray
     tables = [pq.read_table(part_file(folder, part)) for part in parts]
     ids = [identifier for table in tables for identifier in table["doc_id"].to_pylist()]
     return ids, np.concatenate([_matrix(table["embedding"]) for table in tables])
+
+
+def embeddings_of(folder: Path, doc_ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    """Vectors of these documents from a finished index folder, read part by part; unknown ids are left out."""
+    wanted = pa.array(sorted(set(doc_ids)), pa.string())
+    found: dict[str, NDArray[np.float32]] = {}
+    for file in sorted((folder / "embeddings").glob("part-*.parquet")):
+        table = pq.read_table(file)
+        table = table.filter(pc.is_in(table["doc_id"], wanted))
+        if table.num_rows:
+            found.update(zip(table["doc_id"].to_pylist(), _matrix(table["embedding"]), strict=True))
+    return found
 
 
 def _build_shard(work: Path, parts: list[Part], shard: int, index: IndexConfig) -> int:

@@ -9,7 +9,7 @@ import ray
 from ranker.retrieval.shards import IndexInfo, Vectors, merge_shards, name_found, search_shard, search_vectors
 from ranker.schemas import QUERIES, RUN, require
 
-__all__ = ["merge_shards", "search_index", "search_vectors"]
+__all__ = ["encode_queries", "merge_shards", "search_encoded", "search_index", "search_vectors"]
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +20,32 @@ QUERY_BLOCK = 4096
 def search_index(folder: Path, query_table: pa.Table, k: int, *, batch_size: int = 64) -> pa.Table:
     """The nearest ``k`` documents of every query as RUN, ranks from 1; the same for any number of shards.
 
-    Queries are encoded as ``index.json`` says. Several shards are searched in parallel on Ray when it is connected,
-    one or an unconnected process searches in place.
+    Queries are encoded in this process as ``index.json`` says. Several shards are searched in parallel on Ray when it
+    is connected; one shard, or an unconnected process, searches in place.
 
     Raises:
         ranker.manifest.StageError: where the index is not finished. SchemaError: on another table.
     """
+    return search_encoded(folder, query_table, encode_queries(folder, query_table, batch_size=batch_size), k)
+
+
+def encode_queries(folder: Path, query_table: pa.Table, *, batch_size: int = 64) -> Vectors:
+    """Vectors (q, d) of QUERIES, made as the index was."""
     from ranker.retrieval.encoder import Encoder
 
-    queries = require(query_table, QUERIES, "queries")
-    info = IndexInfo.read(folder)
+    queries, info = require(query_table, QUERIES, "queries"), IndexInfo.read(folder)
     encoder = Encoder(info.model, info.max_length, info.precision, batch_size=batch_size)
-    vectors = encoder.encode_queries(queries["text"].to_pylist())
-    log.info("encoded %d queries; searching %d documents in %d shards", len(vectors), sum(info.shards), len(info.shards))
+    return encoder.encode_queries(queries["text"].to_pylist())
+
+
+def search_encoded(folder: Path, query_table: pa.Table, vectors: Vectors, k: int) -> pa.Table:
+    """:func:`search_index` for queries whose vectors (q, d) are there already."""
+    query_ids, info = require(query_table, QUERIES, "queries")["query_id"].to_pylist(), IndexInfo.read(folder)
+    log.info("searching %d documents in %d shards for %d queries", sum(info.shards), len(info.shards), len(vectors))
     tables = []
     for start in range(0, max(len(vectors), 1), QUERY_BLOCK):
         ids, scores = _search_block(folder, info, vectors[start : start + QUERY_BLOCK], k)
-        tables.append(_as_run(queries["query_id"].to_pylist()[start : start + QUERY_BLOCK], ids, scores))
+        tables.append(_as_run(query_ids[start : start + QUERY_BLOCK], ids, scores))
     return pa.concat_tables(tables)
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -55,7 +55,9 @@ class Store(Protocol):
 class StoreClass(Protocol):
     """What the registry holds: something that makes or loads a store."""
 
-    def __call__(self, dimension: int, factory: str = "Flat") -> Store: ...
+    def __call__(self, dimension: int, factory: str = "Flat") -> Store:
+        """An empty store."""
+        ...
 
     def load(self, folder: Path) -> Store:
         """The store saved in ``folder``."""
@@ -100,7 +102,7 @@ class FaissStore:
         """
         vectors = _checked(vectors, self.dimension)
         if len(ids) != len(vectors) or len(set(ids)) != len(ids):
-            raise StoreError(f"{len(ids)} ids ({len(set(ids))} different) for {len(vectors)} vectors; give each its own")
+            raise StoreError(f"{len(ids)} ids ({len(set(ids))} different) for {len(vectors)} vectors; give each one")
         if not len(ids):
             return
         self.remove(ids)
@@ -184,14 +186,14 @@ class FaissStore:
             store._index = faiss.read_index(str(folder / "vectors.faiss"))
             store._ids = pq.read_table(folder / "ids.parquet")["doc_id"].to_pylist()
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise StoreError(f"{folder}: no whole vector store ({_first_line(error)}); build the index again") from error
+            raise StoreError(f"{folder}: no whole store ({_first_line(error)}); build the index again") from error
         store._keys = {identifier: key for key, identifier in enumerate(store._ids) if identifier is not None}
         if store._index.ntotal != len(store):
             raise StoreError(f"{folder}: {store._index.ntotal} vectors for {len(store)} ids; build the index again")
         return store
 
 
-def _with_keys(index: faiss.Index) -> faiss.Index:
+def _with_keys(index: Any) -> Any:
     """The index itself when it files vectors under keys of their own (IVF), else wrapped so that it does."""
     inner = faiss.downcast_index(index)
     while isinstance(inner, faiss.IndexPreTransform):

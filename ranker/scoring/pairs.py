@@ -40,6 +40,11 @@ def readable(text: str, max_length: int) -> str:
     limit = CHARACTERS_PER_TOKEN * max_length
     if len(text) > limit:
         text = _cut(text, limit, max_length)
+    return without_surrogates(text)
+
+
+def without_surrogates(text: str) -> str:
+    """``text`` with surrogate pairs joined and lone surrogates, which are no character, as U+FFFD."""
     if text.isascii():
         return text
     try:

@@ -89,7 +89,7 @@ class Scorer:
 
 def load_scorer(
     model: str | Path,
-    config: ScoringConfig = ScoringConfig(),  # noqa: B008 (frozen)
+    config: ScoringConfig = ScoringConfig(),
     device: str | None = None,
 ) -> Scorer:
     """The scorer of a model folder, a hub id, an exported folder or a ``NAME.onnx`` file.
@@ -130,7 +130,7 @@ def choose_engine(files: ModelFiles, wanted: str) -> str:
     if wanted == "auto":
         return "torch" if files.weights else "onnx"
     if not available[wanted]:
-        lack = "a model.onnx; export it first" if wanted == "onnx" else "torch weights (*.safetensors)"
+        lack = "model.onnx; export it first" if wanted == "onnx" else "torch weights (*.safetensors)"
         raise ValueError(f"engine {wanted!r}: {files.name} has no {lack}")
     return wanted
 

@@ -69,6 +69,8 @@ def load_model(files: ModelFiles | str | Path) -> PreTrainedModel:
         NotARerankerError: no trained head, more than one label, or a weight that is NaN or infinite.
     """
     files = files if isinstance(files, ModelFiles) else find_model(files)
+    if not files.weights:
+        raise NotARerankerError(f"{files.name}: has no torch weights (*.safetensors), only an ONNX graph")
     model, report = AutoModelForSequenceClassification.from_pretrained(
         files.base,
         config=read_config(files),

@@ -102,7 +102,7 @@ def _find_reranker(args: ServeArgs, experiment: Experiment, problems: list[str])
 
 
 # The verb of the command line that writes each folder.
-_VERBS = {"build_index": "index", "prepare": "data", "fit": "train", "export": "export"}
+_VERBS = {"build_index": "index", "prepare": "prepare", "fit": "train", "export": "export"}
 
 
 def _require_stage(folder: Path, noun: str, stage: str, args: ServeArgs, problems: list[str]) -> None:

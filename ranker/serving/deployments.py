@@ -170,6 +170,13 @@ class GatewayReplica:
         return create_app(self._service)
 
 
-Reranker = serve.deployment(name="Reranker", max_queued_requests=64, max_ongoing_requests=8)(RerankerReplica)
-Retriever = serve.deployment(name="Retriever", max_queued_requests=256, max_ongoing_requests=32)(RetrieverReplica)
-Gateway = serve.deployment(name="Gateway", max_ongoing_requests=1000)(serve.ingress()(GatewayReplica))
+# Without a config file (`serve.run(build(args))`) the three fit on two cores; a config file overrides all of this.
+Reranker = serve.deployment(
+    name="Reranker", max_ongoing_requests=8, max_queued_requests=64, ray_actor_options={"num_cpus": 0.8}
+)(RerankerReplica)
+Retriever = serve.deployment(
+    name="Retriever", max_ongoing_requests=32, max_queued_requests=256, ray_actor_options={"num_cpus": 0.2}
+)(RetrieverReplica)
+Gateway = serve.deployment(name="Gateway", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.2})(
+    serve.ingress()(GatewayReplica)
+)

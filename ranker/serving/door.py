@@ -52,7 +52,7 @@ class Door:
         except ApiError as error:
             if started:
                 raise
-            response = error_response(error.status, error.message, request_id, error.headers)
+            response = error_response(error.status_code, error.detail, request_id, error.headers)
             await response(scope, receive, send_marked)
         except Exception as error:
             log_failure(str(scope["path"]), request_id, error)

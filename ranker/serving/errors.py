@@ -31,12 +31,13 @@ ERROR_TYPES = {
 }
 
 
-class ApiError(Exception):
+class ApiError(HTTPException):
     """An error that the client is told, with its HTTP status and headers."""
 
+    # An HTTPException, because FastAPI turns any other error that is raised while it reads a body into a 400.
+
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
+        super().__init__(status, message, dict(headers or {}))
 
 
 class EngineError(RuntimeError):
@@ -87,7 +88,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def told(request: Request, error: ApiError) -> JSONResponse:
-        return error_response(error.status, error.message, request_id_of(request.scope), error.headers)
+        return error_response(error.status_code, error.detail, request_id_of(request.scope), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

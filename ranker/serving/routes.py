@@ -130,7 +130,7 @@ async def ready(request: Request) -> dict[str, str]:
     try:
         await _service(request).backend.describe()
     except ApiError as error:
-        raise ApiError(503, f"not ready: {error.message}", error.headers) from None
+        raise ApiError(503, f"not ready: {error.detail}", error.headers) from None
     return {"status": "ready"}
 
 

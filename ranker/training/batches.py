@@ -133,7 +133,7 @@ class Batch:
 
 
 def collate(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int, group_size: int) -> Batch:
-    """Cut the groups, tokenise their pairs and lay out labels and mask; ``mask``'s True places are the pairs in order."""
+    """Cut the groups, tokenise their pairs and lay out labels and mask, whose True places are the pairs in order."""
     kept = [cut(group.labels, group_size) for group in groups]
     widest = max(map(len, kept))
     labels = np.zeros((len(groups), widest), dtype=np.float32)

@@ -1,12 +1,13 @@
 """Saving and loading the state of a DeepSpeed engine, and its weights as an ordinary model folder."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ranker.config import TrainConfig
+from ranker.training.engine import trained_parameters
 from ranker.training.model import load_model, merged
 
 TAG = "state"
@@ -18,34 +19,46 @@ class Progress:
 
     Args:
         step: optimiser steps done. seconds: spent in them, over all restarts. pairs: seen.
-        loss: of the last logged window; NaN before the first.
+        loss: of the last logged window; NaN before the first. measures: of the last measurement on dev queries.
     """
 
     step: int = 0
     seconds: float = 0.0
     pairs: int = 0
     loss: float = float("nan")
+    measures: dict[str, float] = field(default_factory=dict)
+
+    def outcome(self) -> dict[str, Any]:
+        """What the manifest keeps."""
+        return {
+            "steps": self.step,
+            "pairs": self.pairs,
+            "train_seconds": round(self.seconds, 1),
+            "pairs_per_second": round(self.pairs / self.seconds, 1) if self.seconds else 0.0,
+            "loss": self.loss,
+            "dev": self.measures,
+        }
 
 
-def save_state(engine: Any, folder: Path, progress: Progress, adapters_only: bool) -> None:
+def save_state(engine: Any, folder: Path, progress: Progress) -> None:
     """Write this worker's part of the state; every worker must call it.
 
     Args:
         engine: DeepSpeed's. folder: may be another one for each worker; the parts have names of their own.
-        progress: stored beside. adapters_only: leave the frozen weights out; they come from the backbone again.
+        progress: stored beside. Frozen weights are left out; they come from the backbone again.
     """
     engine.save_checkpoint(
-        str(folder), tag=TAG, client_state={"progress": asdict(progress)}, exclude_frozen_parameters=adapters_only
+        str(folder), tag=TAG, client_state={"progress": asdict(progress)}, exclude_frozen_parameters=True
     )
 
 
-def load_state(engine: Any, folder: Path, adapters_only: bool) -> Progress:
+def load_state(engine: Any, folder: Path) -> Progress:
     """Put the state into the engine and give the progress back; every worker must call it.
 
     Raises:
         FileNotFoundError: where the folder holds no such state.
     """
-    loaded, client = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not adapters_only)
+    loaded, client = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
     if loaded is None:
         raise FileNotFoundError(f"{folder}: no checkpoint in it; delete the run's work folder and start again")
     return Progress(**client["progress"])
@@ -62,9 +75,7 @@ def trained_weights(engine: Any, keep: bool) -> dict[str, torch.Tensor]:
     from deepspeed.utils import safe_get_full_fp32_param
 
     weights = {}
-    for name, parameter in engine.module.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in trained_parameters(engine.module):
         whole = safe_get_full_fp32_param(parameter)
         if keep:
             source = parameter.data if whole is None else whole

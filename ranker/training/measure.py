@@ -54,7 +54,9 @@ def load_dev(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) 
         for group in groups
         for rank, doc_id in enumerate(group["doc_ids"], start=1)
     ]
-    run = pa.table([pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), RUN.types, strict=True)], schema=RUN)
+    run = pa.table(
+        [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), RUN.types, strict=True)], schema=RUN
+    )
     pairs = [(group["query"], document) for group in groups for document in group["documents"]]
     columns = dict(encode_pairs(tokenizer, pairs, max_length))
     lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)

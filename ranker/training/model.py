@@ -41,6 +41,8 @@ def load_model(train: TrainConfig, seed: int, attention: str = "sdpa") -> tuple[
         source, config=config, attn_implementation=attention, dtype=torch.float32, output_loading_info=True
     )
     initialise_head(model, set(loading["missing_keys"]))
+    if train.freeze_embeddings:
+        freeze_embeddings(model)
     return (add_adapters(model, train.lora) if train.lora.enabled else model), load_tokenizer(train)
 
 
@@ -94,9 +96,17 @@ def initialise_head(model: PreTrainedModel, new: set[str]) -> None:
         log.info("new weights: %s", ", ".join(sorted(new)))
 
 
+def freeze_embeddings(model: PreTrainedModel) -> None:
+    """Leave everything below the first layer as it is: tokens, positions and their norm."""
+    embeddings = getattr(model.base_model, "embeddings", None) or model.get_input_embeddings()
+    embeddings.requires_grad_(False)
+
+
 def head_modules(model: PreTrainedModel) -> list[str]:
     """Names of the modules with weights that make the score from the encoder's output: classifier, pooler, dense."""
-    outside = [name for name, child in model.named_children() if name != model.base_model_prefix and _has_weights(child)]
+    outside = [
+        name for name, child in model.named_children() if name != model.base_model_prefix and _has_weights(child)
+    ]
     pooler = getattr(model.base_model, "pooler", None)
     inside = ["pooler"] if isinstance(pooler, nn.Module) and _has_weights(pooler) else []
     return [*outside, *(name for name in inside if name not in outside)]
@@ -131,7 +141,7 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
         use_dora=lora.dora,
         use_rslora=lora.rslora,
     )
-    return peft.get_peft_model(model, options)
+    return peft.get_peft_model(model, options)  # type: ignore[return-value]
 
 
 def merged(model: Any) -> PreTrainedModel:

@@ -1,18 +1,24 @@
 """The run's log: one JSON line a window of steps, written by the first worker, read and told by the driver."""
 
+import contextlib
 import json
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ranker.manifest import write_text
+from ranker.training.batches import Batch
+
 LOG = "training_log.jsonl"
-# Scores of a group that differ by less than this are alike: bf16 keeps about three digits.
-ALIKE = 1e-4
-# Windows with alike scores before a run is stopped; a head that starts at zero gets time to move.
+# Scores of a group are alike when they differ by less than this in logits, or by less than this share of what the run
+# has seen. A new head starts with small differences, and those must not be taken for a collapse.
+ALIKE, ALIKE_SHARE = 1e-6, 1e-3
+# Windows in a row with alike scores before a run is stopped.
 ALIKE_WINDOWS = 5
 
 
@@ -36,62 +42,77 @@ class Window:
     computed: float = 0.0
     spread: float = 0.0
 
+    def add(self, loss: float, scores: np.ndarray, batch: Batch, computed: int) -> None:
+        """Count one forward pass: its loss, its scores (G, D), its pairs, and the tokens computed with padding."""
+        highest = np.where(batch.mask, scores, -np.inf).max(axis=1)
+        lowest = np.where(batch.mask, scores, np.inf).min(axis=1)
+        self.loss += loss
+        self.passes += 1
+        self.pairs += len(batch.lengths)
+        self.tokens += int(batch.lengths.sum())
+        self.computed += computed
+        self.spread += float((highest - lowest).mean())
+
     def as_array(self) -> np.ndarray:
+        """The sums in the order of the fields, to be added over workers."""
         return np.array([self.loss, self.passes, self.pairs, self.tokens, self.computed, self.spread])
 
     @property
     def mean_loss(self) -> float:
+        """Loss of a forward pass."""
         return self.loss / max(1.0, self.passes)
 
     @property
     def mean_spread(self) -> float:
+        """How far the best score of a group lies above its worst, in logits."""
         return self.spread / max(1.0, self.passes)
 
-    @property
-    def padding(self) -> float:
-        return 1.0 - self.tokens / max(1.0, self.computed)
+    def means(self) -> dict[str, float]:
+        """``loss``, ``spread`` and ``padding`` (the share of computed tokens that were none)."""
+        padding = 1.0 - self.tokens / max(1.0, self.computed)
+        return {"loss": self.mean_loss, "spread": self.mean_spread, "padding": padding}
 
 
-def check_health(window: Window, step: int, alike_windows: int) -> int:
-    """The number of windows in a row whose scores were all alike, this one included.
+class Health:
+    """Decides after each window whether the run goes on."""
 
-    Raises:
-        TrainingError: on a loss that is no number, or scores that have been alike for too long.
-    """
-    if not math.isfinite(window.mean_loss):
-        raise TrainingError(
-            f"the loss is {window.mean_loss} at step {step}; lower train.learning_rate, raise train.warmup_ratio, "
-            f"or compute in bf16 or fp32 (train.precision) where it was fp16"
-        )
-    alike = alike_windows + 1 if window.mean_spread < ALIKE else 0
-    if alike >= ALIKE_WINDOWS:
-        raise TrainingError(
-            f"every document gets the same score (spread {window.mean_spread:.1e}, step {step}): the model has "
-            f"collapsed or does not learn; lower train.learning_rate, raise train.warmup_ratio, and look whether "
-            f"each group holds positives and negatives"
-        )
-    return alike
+    def __init__(self) -> None:
+        self._widest, self._alike = 0.0, 0
+
+    def check(self, window: Window, step: int) -> None:
+        """Take note of a window that ended with ``step``.
+
+        Raises:
+            TrainingError: on a loss that is no number, or scores that have been alike for ALIKE_WINDOWS windows.
+        """
+        if not math.isfinite(window.mean_loss):
+            raise TrainingError(
+                f"the loss is {window.mean_loss} at step {step}; lower train.learning_rate, raise "
+                f"train.warmup_ratio, or compute in bf16 or fp32 (train.precision) where it was fp16"
+            )
+        spread = window.mean_spread
+        self._widest = max(self._widest, spread)
+        self._alike = self._alike + 1 if spread < max(ALIKE, ALIKE_SHARE * self._widest) else 0
+        if self._alike >= ALIKE_WINDOWS:
+            raise TrainingError(
+                f"every document gets the same score (they differ by {spread:.1e} at step {step}): the model has "
+                f"collapsed or does not learn; lower train.learning_rate, raise train.warmup_ratio, and look whether "
+                f"each group holds positives and negatives"
+            )
 
 
 def truncate_log(path: Path, step: int) -> None:
     """Forget the lines after ``step``: a resumed run writes them again. A half-written last line goes too."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record.get("step", 0) <= step:
-            kept.append(line + "\n")
-    path.write_text("".join(kept), "utf-8")
+    kept = [json.dumps(record) for record in _records(path.read_text("utf-8")) if record["step"] <= step]
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def append_log(path: Path, record: dict[str, Any]) -> None:
-    """Add one line; a reader sees it at once."""
+    """Add one line with the time (seconds since 1970); a reader sees it at once."""
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
+        stream.write(json.dumps({**record, "time": time.time()}) + "\n")
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -112,21 +133,33 @@ def describe(record: dict[str, Any]) -> str:
 
 
 class LogFollower:
-    """Tells each new line of a log once; a log that was cut behind it is followed from its new end."""
+    """Tells each new line of a log once, also when a resumed run has cut the log in between.
+
+    What a log holds when the follower is made is old. New is what was written later than the newest line told.
+    """
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         self._path, self._tell = path, tell
-        self._position = path.stat().st_size if path.is_file() else 0
+        self._size = -1
+        self._told = max((record["time"] for record in self._read()), default=0.0)
 
     def poll(self) -> None:
         """Tell what was written since the last call."""
-        if not self._path.is_file():
-            return
-        self._position = min(self._position, self._path.stat().st_size)
-        with self._path.open("rb") as stream:
-            stream.seek(self._position)
-            fresh = stream.read()
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._position += len(whole)
-        for line in whole.splitlines():
-            self._tell(describe(json.loads(line)))
+        for record in self._read():
+            if record["time"] > self._told:
+                self._told = record["time"]
+                self._tell(describe(record))
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path.is_file() or self._path.stat().st_size == self._size:
+            return []
+        text = self._path.read_text("utf-8")
+        self._size = len(text.encode())
+        return list(_records(text))
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """The whole lines of a log; one that is still being written is left out."""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)

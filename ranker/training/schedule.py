@@ -4,9 +4,7 @@ import math
 from typing import Literal
 
 
-def rate_factor(
-    step: int, total: int, warmup_ratio: float, schedule: Literal["linear", "cosine", "constant"]
-) -> float:
+def rate_factor(step: int, total: int, warmup_ratio: float, schedule: Literal["linear", "cosine", "constant"]) -> float:
     """The share of the peak rate in optimiser step ``step`` (from 0) of ``total``.
 
     It rises linearly over ``warmup_ratio`` of the steps, reaches 1 and falls as ``schedule`` says, towards 0 after

@@ -15,7 +15,9 @@ from ranker.training.batches import Batch
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 1 << 30}
 
 
-def score_batch(model: Callable[..., Any], batch: Batch, pad: dict[str, int], device: torch.device, one_pass: bool) -> tuple[Tensor, int]:
+def score_batch(
+    model: Callable[..., Any], batch: Batch, pad: dict[str, int], device: torch.device, one_pass: bool
+) -> tuple[Tensor, int]:
     """Scores (G, D) in fp32, 0 where the mask is False, and the number of tokens computed, padding included.
 
     Args:
@@ -39,4 +41,8 @@ def score_batch(model: Callable[..., Any], batch: Batch, pad: dict[str, int], de
 
 def padding_values(tokenizer: Any) -> dict[str, int]:
     """What each input column is filled with."""
-    return {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
+    return {
+        "input_ids": tokenizer.pad_token_id or 0,
+        "attention_mask": 0,
+        "token_type_ids": tokenizer.pad_token_type_id,
+    }

@@ -31,8 +31,7 @@ def choose_precision(precision: Precision, device: str, *, has_bf16: bool, has_f
     if not possible:
         instead = "bf16" if has_bf16 else "fp32"
         raise PrecisionError(
-            f"train.precision is 'fp16' or 'bf16' by name ({precision!r}), which this {device} cannot compute; "
-            f"set train.precision to 'auto' (here {instead}) or to {instead!r}"
+            f"train.precision {precision!r}: this {device} cannot compute in it; set it to 'auto' or {instead!r}"
         )
     return precision
 

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import math
 
@@ -5,14 +6,56 @@ import pytest
 from fastapi.testclient import TestClient
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
-from tests.serving.stubs import StubReranker, StubRetriever
 
-from ranker.serving.calls import Backend
+from ranker.serving.calls import Backend, Neighbour, Scored
 from ranker.serving.routes import Limits, Service, create_app
 from ranker.serving.security import load_keys
 
 DOCUMENTS = ["x", "aab", "ab"]  # logits for the query "ab": 0, 3, 2
+TEXTS = {"d1": "a dog barks", "d2": "a cat purrs", "d3": "a goldfish eats flakes"}
 BODY_KEYS = {"message", "detail", "error", "error_type", "id"}
+
+
+class Method:
+    def __init__(self, function):
+        self._function = function
+
+    def remote(self, *args):
+        return self._function(*args)
+
+
+class StubReranker:
+    """The logit of a document is its number of letters that the query has too."""
+
+    def __init__(self, error: Exception | None = None, delay: float = 0.0):
+        self.error, self.delay, self.calls = error, delay, []
+        self.score, self.describe = Method(self._score), Method(self._describe)
+
+    async def _score(self, query, documents):
+        self.calls.append((query, documents))
+        await asyncio.sleep(self.delay)
+        if self.error:
+            raise self.error
+        logits = [float(sum(c in query for c in text)) for text in documents]
+        return Scored(logits, tokens=7 * len(documents), seconds=0.0)
+
+    async def _describe(self):
+        if self.error:
+            raise self.error
+        return {"engine": "stub", "max_length": 64, "batch_tokens": 8192}
+
+
+class StubRetriever:
+    """Returns d1, d2, d3 in this order, whatever is asked."""
+
+    def __init__(self):
+        self.retrieve, self.describe = Method(self._retrieve), Method(self._describe)
+
+    async def _retrieve(self, query, k):
+        return [Neighbour(doc_id, 1.0 - place / 10, text) for place, (doc_id, text) in enumerate(TEXTS.items())][:k]
+
+    async def _describe(self):
+        return {"documents": len(TEXTS)}
 
 
 def client(reranker=None, retriever=None, deadline_s=5.0, keys=None, **limits) -> TestClient:
@@ -130,14 +173,15 @@ def test_what_cannot_be_read_is_422_in_the_one_shape(route, body, said):
     assert said in assert_error(client(retriever=StubRetriever()).post(route, json=body), 422, "Validation")["detail"]
 
 
-def test_broken_json_and_surrogates_are_422():
-    post = client().post
-    assert_error(
-        post("/rerank", content=b'{"query": ', headers={"content-type": "application/json"}), 422, "Validation"
-    )
-    lone = b'{"query": "a", "documents": ["\\ud800"], "return_documents": true}'
-    answer = post("/rerank", content=lone, headers={"content-type": "application/json"})
+def test_broken_json_is_422():
+    answer = client().post("/rerank", content=b'{"query": ', headers={"content-type": "application/json"})
     assert_error(answer, 422, "Validation")
+
+
+def test_lone_surrogates_are_read_as_replacement_characters():
+    body = b'{"query": "a\\ud800", "documents": ["b\\udc00"], "return_documents": true}'
+    answer = client().post("/rerank", content=body, headers={"content-type": "application/json"})
+    assert answer.json()["results"][0]["document"] == {"text": "b\ufffd"}
 
 
 def test_too_much_is_refused_before_anything_is_scored():
@@ -170,7 +214,8 @@ def test_failures_behind_the_gateway(error, status, kind, caplog):
 
 
 def test_deadline_is_504_and_the_call_is_given_up():
-    assert_error(client(StubReranker(delay=5), deadline_s=0.05).post("/v2/rerank", json={"query": "a", "documents": ["b"]}), 504, "Timeout")  # fmt: skip
+    slow = client(StubReranker(delay=5), deadline_s=0.05)
+    assert_error(slow.post("/v2/rerank", json={"query": "a", "documents": ["b"]}), 504, "Timeout")
 
 
 def test_unknown_routes_and_methods_have_the_same_body():

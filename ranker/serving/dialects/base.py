@@ -8,15 +8,24 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 
+def _readable(value: Any) -> Any:
+    """Text in which lone surrogates, which JSON may carry and UTF-8 may not, are U+FFFD; other values as they are."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
 def _text_of(value: Any) -> Any:
     """A document sent as ``{"text": ...}`` (Cohere v1, Jina) is its text."""
-    return value["text"] if isinstance(value, dict) and "text" in value else value
+    return _readable(value["text"] if isinstance(value, dict) and "text" in value else value)
 
 
-# A length constraint makes pydantic look at the characters, so that a lone surrogate is refused here and not
-# by the tokenizer or the JSON encoder later.
-Query = Annotated[str, StringConstraints(min_length=1)]
-Text = Annotated[str, BeforeValidator(_text_of), StringConstraints(min_length=0)]
+Query = Annotated[str, BeforeValidator(_readable), StringConstraints(min_length=1)]
+Text = Annotated[str, BeforeValidator(_text_of)]
 TopN = Annotated[int, Field(ge=1)] | None
 
 

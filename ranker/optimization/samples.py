@@ -1,0 +1,63 @@
+"""The pairs on which an export is compared with torch: the user's own where there are any."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ranker.manifest import MANIFEST
+from ranker.schemas import GROUPS, require
+
+Pair = tuple[str, str]
+
+# For a model without a finished `mine` stage beside it: every question with every text.
+QUESTIONS = (
+    "how do plants make food",
+    "What is the capital of France?",
+    "why is the sky blue",
+    "side effects of ibuprofen",
+    "how to read a file line by line in Python",
+    "who wrote Don Quixote",
+    "best way to store fresh bread",
+    "what causes inflation",
+)
+TEXTS = (
+    "Plants turn sunlight, water and carbon dioxide into sugar by photosynthesis, which takes place in chloroplasts.",
+    "Paris is the capital and most populous city of France, on the river Seine.",
+    "Molecules of the air scatter blue light from the sun more than they scatter red light.",
+    "Ibuprofen may cause nausea, heartburn, dizziness and, rarely, bleeding of the stomach. Take it with food.",
+    "Open the file in a with statement and iterate over it: each step of the loop gives the next line.",
+    "Miguel de Cervantes published the first part of Don Quixote in 1605 and the second in 1615.",
+    "Keep bread in a paper bag at room temperature for two days, or freeze it in slices.",
+    "Prices rise when demand outruns supply, when costs go up, or when the amount of money grows faster than output.",
+)
+
+
+def sample_file(mine_folder: Path) -> Path | None:
+    """The groups that a finished `mine` stage left: those of the dev queries, else those for training."""
+    if not (mine_folder / MANIFEST).is_file():
+        return None
+    files = (mine_folder / name for name in ("dev_groups.parquet", "groups.parquet"))
+    return next((file for file in files if file.is_file() and pq.ParquetFile(file).metadata.num_rows), None)
+
+
+def sample_pairs(file: Path | None, num_samples: int) -> list[Pair]:
+    """``num_samples`` pairs (or all, when fewer) of a GROUPS file; the built-in 64 without one.
+
+    Queries are taken in turn, so that each gives the same number of its documents, best first.
+    """
+    if file is None:
+        return builtin_pairs()[:num_samples]
+    groups = require(pq.read_table(file).slice(0, num_samples), GROUPS, str(file))
+    rows = groups.select(["query", "documents"]).to_pylist()
+    # At least four documents a query: the order within a list is what a reranker is for.
+    num_queries = max(1, min(len(rows), num_samples // 4))
+    chosen = rows[:num_queries]
+    deepest = max(len(row["documents"]) for row in chosen)
+    turns = [(row["query"], row["documents"][turn]) for turn in range(deepest) for row in chosen
+             if turn < len(row["documents"])]  # fmt: skip
+    return turns[:num_samples] or builtin_pairs()[:num_samples]
+
+
+def builtin_pairs() -> list[Pair]:
+    """Sixty-four pairs of general knowledge, eight of them right."""
+    return [(question, text) for question in QUESTIONS for text in TEXTS]

@@ -1,0 +1,76 @@
+"""How many trials run at once: as many as the cluster holds whole, so that none waits for another's workers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ranker.config import TrainConfig
+
+# Cores of the process that drives a trial; its training workers come on top.
+DRIVER_CPUS = 0.1
+# A worker may give up this share of its cores for the driver: two workers then fit on two cores.
+GIVEN_UP = 0.1
+_ROUNDING = 1e-9
+
+
+class ResourceError(ValueError):
+    """A trial that the cluster can never hold."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the trials get.
+
+    Args:
+        concurrent: trials at once. cpus_per_worker: cores that a training worker asks Ray for.
+    """
+
+    concurrent: int
+    cpus_per_worker: float
+
+
+def plan_trials(
+    train: TrainConfig, nodes: Sequence[Mapping[str, float]], num_trials: int, max_concurrent: int | None = None
+) -> Plan:
+    """The plan for nodes with these resources (``{"CPU": 8.0, "GPU": 1.0}`` each).
+
+    A trial is a driver and ``train.num_workers`` workers, each on one node. Trials that start without all their
+    workers would wait for each other for ever, so only whole ones are counted.
+
+    Raises:
+        ResourceError: with the arithmetic, when not even one trial fits.
+    """
+    limit = min(num_trials, max_concurrent or num_trials)
+    whole = [count for count in range(1, limit + 1) if _fits(train, train.cpus_per_worker, nodes, count)]
+    if whole:
+        return Plan(max(whole), train.cpus_per_worker)
+    for percent in range(1, round(100 * GIVEN_UP) + 1):
+        cores = train.cpus_per_worker * (100 - percent) / 100
+        if _fits(train, cores, nodes, 1):
+            return Plan(1, cores)
+    raise ResourceError(_arithmetic(train, nodes))
+
+
+def _fits(train: TrainConfig, cores: float, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
+    needed, places = trials * train.num_workers, 0
+    for node in nodes:
+        # All drivers may lie on this node: a worker more is promised nowhere.
+        free = node.get("CPU", 0.0) - trials * DRIVER_CPUS
+        held = math.floor(max(0.0, free) / cores + _ROUNDING)
+        if train.gpus_per_worker:
+            held = min(held, math.floor(node.get("GPU", 0.0) / train.gpus_per_worker + _ROUNDING))
+        places += held
+    return places >= needed
+
+
+def _arithmetic(train: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> str:
+    workers, cores, gpus = train.num_workers, train.cpus_per_worker, train.gpus_per_worker
+    total = workers * cores + DRIVER_CPUS
+    parts = f"{workers} workers x {cores:g} CPU + {DRIVER_CPUS:g} for its driver = {total:g} CPU"
+    if gpus:
+        parts += f", {workers} x {gpus:g} = {workers * gpus:g} GPU"
+    have = "; ".join(f"{node.get('CPU', 0.0):g} CPU, {node.get('GPU', 0.0):g} GPU" for node in nodes) or "none"
+    return (
+        f"a trial needs {parts}, each worker on one node; the nodes have {have}: it would wait for ever. "
+        "Lower train.num_workers or train.cpus_per_worker, or join a larger cluster"
+    )

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from ranker.retrieval.shards import merge_shards
+
+
+def exact(scores: np.ndarray, k: int) -> np.ndarray:
+    """The unsharded answer: by falling score, ties in corpus order."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("cuts", [[50], [20, 30], [1, 9, 40]])
+def test_merging_the_shards_gives_exactly_the_unsharded_list(cuts: list[int]) -> None:
+    scores = np.random.default_rng(0).normal(size=(7, 50)).astype(np.float32)
+    keys, found, start = [], [], 0
+    for size in cuts:
+        best = exact(scores[:, start : start + size], 10)
+        keys.append(best + start)
+        found.append(np.take_along_axis(scores[:, start : start + size], best, 1))
+        start += size
+    merged, values = merge_shards(keys, found, 10)
+    np.testing.assert_array_equal(merged, exact(scores, 10))
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, exact(scores, 10), 1))
+
+
+def test_equal_scores_come_in_corpus_order_whichever_shard_comes_first() -> None:
+    left = (np.array([[0, 2]]), np.array([[0.5, 0.5]], np.float32))
+    right = (np.array([[5, 7]]), np.array([[0.9, 0.5]], np.float32))
+    for shards in ([left, right], [right, left]):
+        keys, _ = merge_shards([k for k, _ in shards], [s for _, s in shards], 4)
+        assert keys.tolist() == [[5, 0, 2, 7]]
+
+
+def test_places_that_found_nothing_stay_empty_at_the_end() -> None:
+    keys, scores = merge_shards(
+        [np.array([[3, -1]]), np.zeros((1, 0), np.int64)],
+        [np.array([[-0.25, -np.inf]], np.float32), np.zeros((1, 0), np.float32)],
+        3,
+    )
+    assert keys.tolist() == [[3, -1, -1]]
+    assert scores.tolist() == [[-0.25, -np.inf, -np.inf]]
+
+
+def test_no_shards_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no shards"):
+        merge_shards([], [], 3)

@@ -1,0 +1,152 @@
+import asyncio
+import threading
+import time
+
+import pytest
+
+from ranker.serving.batching import GreedyBatcher
+
+
+def batcher(run, budget=100, max_items=256) -> GreedyBatcher:
+    return GreedyBatcher(run, cost=len, budget=budget, max_items=max_items)
+
+
+class Engine:
+    """Upper-cases its items; records every batch; can be held until the test lets it go."""
+
+    def __init__(self, held: bool = False):
+        self.batches: list[list[str]] = []
+        self.free = threading.Event()
+        self.started = threading.Event()
+        if not held:
+            self.free.set()
+
+    def __call__(self, items: list[str]) -> list[str]:
+        self.batches.append(items)
+        self.started.set()
+        assert self.free.wait(10)
+        if any(item == "bad" for item in items):
+            raise ValueError("a bad item")
+        return [item.upper() for item in items]
+
+
+def test_results_come_back_in_the_order_given():
+    async def story():
+        return await batcher(Engine()).submit(["bb", "a", "cccc"])
+
+    assert asyncio.run(story()) == ["BB", "A", "CCCC"]
+
+
+def test_an_idle_request_never_waits():
+    async def story():
+        begin = time.perf_counter()
+        await batcher(Engine()).submit(["a"])
+        return time.perf_counter() - begin
+
+    assert asyncio.run(story()) < 0.2
+
+
+def test_what_queued_while_the_engine_was_busy_goes_together():
+    engine = Engine(held=True)
+
+    async def story():
+        together = batcher(engine)
+        first = asyncio.create_task(together.submit(["a"]))
+        await asyncio.to_thread(engine.started.wait)
+        others = [asyncio.create_task(together.submit([text])) for text in ("b", "c", "d")]
+        await asyncio.sleep(0.05)
+        engine.free.set()
+        return await asyncio.gather(first, *others)
+
+    assert asyncio.run(story()) == [["A"], ["B"], ["C"], ["D"]]
+    assert engine.batches == [["a"], ["b", "c", "d"]]
+
+
+def test_a_request_above_the_budget_is_split_by_padded_length():
+    engine = Engine()
+    texts = ["a" * 6, "b" * 5, "c" * 2, "d" * 2, "e" * 2, "f" * 40]
+
+    async def story():
+        return await batcher(engine, budget=12).submit(texts)
+
+    assert asyncio.run(story()) == [text.upper() for text in texts]
+    # The one above the budget alone; 2 x 6 = 12; then 3 x 2.
+    assert [[item[0] for item in batch] for batch in engine.batches] == [["f"], ["a", "b"], ["c", "d", "e"]]
+
+
+def test_a_long_request_does_not_starve_a_short_one():
+    engine = Engine(held=True)
+
+    async def story():
+        fair = batcher(engine, budget=8, max_items=8)
+        long = asyncio.create_task(fair.submit(["x"] * 800))
+        await asyncio.to_thread(engine.started.wait)
+        short = asyncio.create_task(fair.submit(["y"] * 4))
+        await asyncio.sleep(0.05)
+        engine.free.set()
+        await short
+        batches_until_short = len(engine.batches)
+        await long
+        return batches_until_short
+
+    assert asyncio.run(story()) <= 3  # one was running, then four and four of each
+    assert sum(map(len, engine.batches)) == 804
+
+
+def test_one_bad_item_fails_alone():
+    engine = Engine(held=True)
+
+    async def story():
+        shared = batcher(engine)
+        first = asyncio.create_task(shared.submit(["a"]))
+        await asyncio.to_thread(engine.started.wait)
+        tasks = [asyncio.create_task(shared.submit(texts)) for texts in (["b"], ["bad", "c"], ["d"])]
+        await asyncio.sleep(0.05)
+        engine.free.set()
+        await first
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    good, bad, also_good = asyncio.run(story())
+    assert (good, also_good) == (["B"], ["D"])
+    assert isinstance(bad, ValueError)
+
+
+def test_the_batcher_works_on_after_an_error():
+    async def story():
+        worker = batcher(Engine())
+        with pytest.raises(ValueError, match="bad item"):
+            await worker.submit(["bad"])
+        return await worker.submit(["good"])
+
+    assert asyncio.run(story()) == ["GOOD"]
+
+
+def test_a_cancelled_request_drops_out():
+    engine = Engine(held=True)
+
+    async def story():
+        worker = batcher(engine)
+        first = asyncio.create_task(worker.submit(["a"]))
+        await asyncio.to_thread(engine.started.wait)
+        gone, stays = asyncio.create_task(worker.submit(["b" * 5])), asyncio.create_task(worker.submit(["c"]))
+        await asyncio.sleep(0.05)
+        assert worker.pending_tokens == 6
+        gone.cancel()
+        await asyncio.sleep(0)
+        assert worker.pending_tokens == 1
+        engine.free.set()
+        return await asyncio.gather(first, stays)
+
+    assert asyncio.run(story()) == [["A"], ["C"]]
+    assert engine.batches == [["a"], ["c"]]
+
+
+def test_an_engine_that_loses_a_result_is_an_error_and_not_a_wrong_answer():
+    with pytest.raises(RuntimeError, match="1 results for 2 items"):
+        asyncio.run(batcher(lambda items: ["only one"]).submit(["a", "b"]))
+
+
+def test_nothing_in_nothing_out_and_no_impossible_budget():
+    assert asyncio.run(batcher(Engine()).submit([])) == []
+    with pytest.raises(ValueError, match="budget 0"):
+        batcher(Engine(), budget=0)

@@ -1,0 +1,88 @@
+"""What the README and the pages of docs/ show is true: names exist, links lead somewhere, Python blocks run."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ranker.cli import app
+from ranker.config import load_experiment
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def shell_lines(page: Path) -> list[str]:
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_name_verbs_and_files_that_exist(page: Path) -> None:
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands} | {"serve"}
+    for line in shell_lines(page):
+        for verb in re.findall(r"(?:^|&& |\s)ranker (\w+)", line):
+            assert verb in verbs, line
+        for path in re.findall(r"\b((?:jobs|serve_configs|tune_spaces)/[\w.]+\w|cluster\.yaml)", line):
+            assert (ROOT / path).exists(), line
+        overrides = re.findall(r"--set (\S+)", line)
+        if overrides:
+            load_experiment(ROOT / "jobs" / "quickstart.yaml", overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_experiments_shown_are_valid(page: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(page, "yaml")):
+        if re.search(r"^(name|output_dir|data|train|mine|index|evaluate|export):", text, re.MULTILINE):
+            file = tmp_path / f"{number}.yaml"
+            file.write_text(text)
+            load_experiment(file)
+
+
+@pytest.fixture(scope="session")
+def finished_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a very small quickstart has run."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "jobs", folder / "jobs")
+    small = [
+        "data.options.max_documents=300", "train.max_steps=4", "mine.max_queries=80", "mine.num_dev_queries=8",
+        "evaluate.max_queries=20", "evaluate.depth=5", "export.num_samples=8",
+    ]  # fmt: skip
+    overrides = [word for pair in small for word in ("--set", pair)]
+    command = [sys.executable, "-c", "from ranker.cli import app; app()", "quickstart", *overrides]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
+def test_python_blocks_run(page: Path, finished_quickstart: Path) -> None:
+    script = finished_quickstart / f"{page.stem}_blocks.py"
+    body = "\n".join(blocks(page, "python"))
+    # Ray starts processes that import this file again.
+    script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
+    result = subprocess.run(
+        [sys.executable, str(script)], cwd=finished_quickstart, capture_output=True, text=True, timeout=800
+    )
+    assert result.returncode == 0, result.stderr[-3000:]

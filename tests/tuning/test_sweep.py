@@ -1,0 +1,123 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from ranker.config import Experiment, load_experiment
+from ranker.manifest import StageError, read_manifest
+from ranker.schemas import GROUPS, QRELS
+from ranker.tuning import SpaceError
+from ranker.tuning.sweep import absolute, sweep
+
+
+def groups_of(pets) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Every train query with its document and two others; the dev queries with all ten."""
+    import json
+
+    corpus = [json.loads(line) for line in (pets / "corpus.jsonl").read_text().splitlines()]
+    texts = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in corpus}
+    queries = {row["_id"]: row["text"] for row in map(json.loads, (pets / "queries.jsonl").read_text().splitlines())}
+    split = lambda name: [line.split("\t") for line in (pets / "qrels" / f"{name}.tsv").read_text().splitlines()[1:]]  # noqa: E731
+    train = []
+    for query_id, doc_id, _ in split("train"):
+        others = [text for other, text in texts.items() if other != doc_id][:2]
+        train.append((query_id, queries[query_id], [texts[doc_id], *others], [1.0, 0.0, 0.0]))
+    dev = [
+        (query_id, queries[query_id], list(texts.values()), [float(name == doc_id) for name in texts], list(texts))
+        for query_id, doc_id, _ in split("dev")
+    ]
+    schema = GROUPS.append(pa.field("doc_ids", pa.list_(pa.string())))
+    judged = [(query_id, doc_id, 1) for query_id, doc_id, _ in split("dev")]
+    tables = ((train, GROUPS), (dev, schema), (judged, QRELS))
+    groups, dev_groups, qrels = (
+        pa.table([pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), wanted.types, strict=True)],
+                 schema=wanted)
+        for rows, wanted in tables
+    )  # fmt: skip
+    return groups, dev_groups, qrels
+
+
+@pytest.fixture
+def experiment(pets, tiny_backbone, tmp_path) -> Experiment:
+    mined = tmp_path / "mined"
+    mined.mkdir()
+    for name, table in zip(("groups", "dev_groups", "dev_qrels"), groups_of(pets), strict=True):
+        pq.write_table(table, mined / f"{name}.parquet")
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({
+        "train.learning_rate": {"sampler": "loguniform", "lower": 1e-4, "upper": 1e-2},
+        "train.loss": {"sampler": "choice", "categories": ["lce", "bce"]},
+    }))  # fmt: skip
+    return Experiment().with_overrides({
+        "output_dir": str(tmp_path / "run"), "train.model": tiny_backbone,
+        "train.groups": str(mined / "groups.parquet"),
+        "train.num_workers": 1, "train.batch_size": 2, "train.max_length": 32, "train.group_size": 3,
+        "train.precision": "fp32", "tune.space": str(space), "tune.num_trials": 3, "tune.max_concurrent": 1,
+    })  # fmt: skip
+
+
+def test_a_sweep_needs_a_space_a_known_metric_and_dev_queries(experiment, tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such space file"):
+        sweep(experiment.with_overrides({"tune.space": "gone.yaml"}))
+    with pytest.raises(StageError, match="not measured in training"):
+        sweep(experiment.with_overrides({"tune.metric": "recall@5"}))
+    (tmp_path / "mined" / "dev_groups.parquet").unlink()
+    with pytest.raises(StageError, match="mine again"):
+        sweep(experiment)
+    with pytest.raises(StageError, match="run the stage that writes it first"):
+        sweep(experiment.with_overrides({"train.groups": None}))
+    bad = tmp_path / "space.yaml"
+    bad.write_text("train.batch_size: {sampler: choice, categories: [3], q: 1}")
+    with pytest.raises(SpaceError, match="does not take"):
+        sweep(experiment)
+
+
+def test_a_trial_sees_absolute_folders(monkeypatch, tmp_path, tiny_backbone) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = absolute(Experiment().with_overrides({"output_dir": "runs/x", "train.model": tiny_backbone}))
+    assert config.output_dir == str(tmp_path / "runs/x")
+    assert config.folder("mine") == tmp_path / "runs/x/mine"
+
+
+@pytest.fixture
+def quick_fit(monkeypatch):
+    """A stand-in for training that a Tune worker runs in its own process: a score from the learning rate."""
+    import ranker.tuning.sweep as room
+
+    def run_trial(base, overrides, folder):
+        rate, loss = overrides["train.learning_rate"], overrides["train.loss"]
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text(str(rate))
+        if loss == "bce":
+            (folder / "error.txt").write_text("ValueError: this loss explodes")
+            raise ValueError("this loss explodes")
+        return {"ndcg@10": rate, "map": 0.5, "seconds": 1.0}
+
+    monkeypatch.setattr(room, "run_trial", run_trial)
+
+
+@pytest.mark.parametrize("search", ["random", "optuna"])
+def test_failures_are_rows_and_the_best_is_kept(experiment, quick_fit, ray_cluster, search) -> None:
+    config = experiment.with_overrides({"tune.search": search, "tune.num_trials": 5, "tune.max_concurrent": None})
+    done = sweep(config)
+    rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    assert len(rows) == 5 == done.outcome["num_trials"]
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert done.outcome["num_failed"] == len(failed) == sum(row["train.loss"] == "bce" for row in rows)
+    assert 0 < len(failed) < 5, "the seed must draw both losses"
+    assert all(row["error"] == "ValueError: this loss explodes" for row in failed)
+    best = max(row["train.learning_rate"] for row in rows if row["train.loss"] == "lce")
+    assert (done.folder / "best" / "config.json").read_text() == str(best)
+    assert load_experiment(done.folder / "best.yaml").train.learning_rate == best
+    assert not (done.folder / "ray").exists() and sweep(config).skipped
+
+
+@pytest.mark.slow
+def test_three_trials_of_a_tiny_model_and_the_best_can_be_repeated(experiment, ray_cluster) -> None:
+    from ranker.training.trainer import fit
+
+    done = sweep(experiment)
+    assert done.outcome["num_trials"] == 3 and done.outcome["num_failed"] == 0
+    again = fit(load_experiment(done.folder / "best.yaml"))
+    assert again.manifest.key == read_manifest(done.folder / "best").key
+    assert again.outcome["dev"] == pytest.approx(done.outcome["dev"], abs=1e-6)
