@@ -1,5 +1,6 @@
 """The door: Ray Tune over the training stage, one trial one walk through ``fit`` into its own folder."""
 
+import json
 import logging
 import math
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+# Tune's own tables go to standard output, where a job writes its result as JSON.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import pyarrow.parquet as pq
 import ray
@@ -29,7 +32,7 @@ from ranker.tuning.trials import SweepError, Trial, best_trial, progress_line, t
 log = logging.getLogger(__name__)
 
 STATE, NAME, TRIALS = "ray", "sweep", "trials"
-FAILED = "error.txt"
+SETTINGS, FAILED = "overrides.json", "error.txt"
 
 
 def sweep(config: Experiment) -> Done:
@@ -94,7 +97,6 @@ def run_trial(base: Experiment, overrides: Mapping[str, Any], folder: Path) -> d
     """Train with ``overrides`` into ``folder/model``; what the trial reports. A failure leaves ``error.txt``."""
     from ranker.training.trainer import fit
 
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         outcome = fit(base.with_overrides({**overrides, "train.output_dir": str(folder / "model")})).outcome
     except Exception as error:
@@ -125,7 +127,11 @@ def _tuner(config: Experiment, space: Space, plan: Plan, work: Path) -> tune.Tun
     base = absolute(config).with_overrides({"train.cpus_per_worker": plan.cpus_per_worker})
 
     def trial(sample: dict[str, Any]) -> None:
-        tune.report(run_trial(base, space.overrides(sample), work / TRIALS / tune.get_context().get_trial_id()))
+        folder, overrides = work / TRIALS / tune.get_context().get_trial_id(), space.overrides(sample)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Tune forgets the settings of a failed trial when it restores a sweep.
+        write_json(folder / SETTINGS, overrides)
+        tune.report(run_trial(base, overrides, folder))
 
     trainable = tune.with_resources(trial, {"CPU": DRIVER_CPUS})
     state = work / STATE / NAME
@@ -142,18 +148,18 @@ def _tuner(config: Experiment, space: Space, plan: Plan, work: Path) -> tune.Tun
         metric=config.tune.metric,
         mode="max",
         num_samples=config.tune.num_trials,
-        max_concurrent_trials=plan.concurrent,
-        search_alg=searcher(config),
+        max_concurrent_trials=None if config.tune.search == "random" else plan.concurrent,
+        search_alg=searcher(config, plan.concurrent),
         trial_dirname_creator=_trial_name,
     )
     varied = dict(space.sampled)
     return tune.Tuner(trainable, param_space=varied, tune_config=settings, run_config=tune.RunConfig(**run))
 
 
-def searcher(config: Experiment) -> Searcher | SearchAlgorithm:
-    """The seeded search that ``tune.search`` names."""
+def searcher(config: Experiment, concurrent: int) -> Searcher | SearchAlgorithm:
+    """The seeded search that ``tune.search`` names; a random one holds the cap of ``concurrent`` trials itself."""
     if config.tune.search == "random":
-        return BasicVariantGenerator(random_state=config.seed)
+        return BasicVariantGenerator(max_concurrent=concurrent, random_state=config.seed)
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(metric=config.tune.metric, mode="max", seed=config.seed)
@@ -190,11 +196,15 @@ class Progress(tune.Callback):
 def _read_trial(result: Any, space: Space, work: Path) -> Trial:
     trial_id = Path(result.path).name
     metrics, error = result.metrics or {}, None
+    settings, told = work / TRIALS / trial_id / SETTINGS, work / TRIALS / trial_id / FAILED
+    if settings.is_file():
+        overrides = json.loads(settings.read_text("utf-8"))
+    else:  # never started
+        overrides = space.overrides(result.config) if result.config else {}
     if result.error is not None:
-        told = work / TRIALS / trial_id / FAILED
         error = told.read_text("utf-8") if told.is_file() else str(result.error)
     measures = {name: float(metrics[name]) for name in DEFAULT_MEASURES if metrics.get(name) is not None}
-    return Trial(trial_id, space.overrides(result.config), measures, metrics.get("seconds"), error)
+    return Trial(trial_id, overrides, measures, metrics.get("seconds"), error)
 
 
 def _leave(config: Experiment, work: Path, trials: list[Trial], best: Trial) -> dict[str, Any]:

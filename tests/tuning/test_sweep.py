@@ -1,3 +1,5 @@
+import logging
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -97,9 +99,17 @@ def quick_fit(monkeypatch):
 
 
 @pytest.mark.parametrize("search", ["random", "optuna"])
-def test_failures_are_rows_and_the_best_is_kept(experiment, quick_fit, ray_cluster, search) -> None:
+def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
+    experiment, quick_fit, ray_cluster, search, monkeypatch, caplog
+) -> None:
     config = experiment.with_overrides({"tune.search": search, "tune.num_trials": 5, "tune.max_concurrent": None})
+    with monkeypatch.context() as patch:
+        patch.setattr("ranker.tuning.sweep._leave", None)  # stopped after the trials, before anything was published
+        with pytest.raises(TypeError):
+            sweep(config)
+    caplog.set_level(logging.INFO, "ranker")
     done = sweep(config)
+    assert "continuing the sweep that stopped" in caplog.text
     rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
     assert len(rows) == 5 == done.outcome["num_trials"]
     failed = [row for row in rows if row["status"] == "failed"]
@@ -113,6 +123,7 @@ def test_failures_are_rows_and_the_best_is_kept(experiment, quick_fit, ray_clust
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_three_trials_of_a_tiny_model_and_the_best_can_be_repeated(experiment, ray_cluster) -> None:
     from ranker.training.trainer import fit
 
