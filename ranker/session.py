@@ -28,33 +28,42 @@ def connected(config: RayConfig) -> Iterator[None]:
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    if address:
-        log.info("joining the Ray cluster at %s", address)
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": worker_environment()})
-    else:
-        _start_local(config)
+    with _joined(address) if address else _local(config):
+        yield
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    log.info("joining the Ray cluster at %s", address)
+    ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": worker_environment()})
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _start_local(config: RayConfig) -> None:
+@contextmanager
+def _local(config: RayConfig) -> Iterator[None]:
     num_cpus = config.num_cpus or max(MINIMUM_CPUS, available_cpus())
     log.info("starting a local Ray cluster with %d cores", num_cpus)
     # A folder of our own: Ray's sockets must not meet those of another cluster of this user. Sockets allow
     # about 100 characters, so the name is short.
-    temporary = tempfile.mkdtemp(prefix="ranker-")
-    # A dashboard is needed all the same: without it, placement groups of stopped Tune trials are never given back.
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=None,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=temporary,
-        runtime_env={"env_vars": worker_environment()},
-    )
+    with tempfile.TemporaryDirectory(prefix="ranker-", ignore_cleanup_errors=True) as temporary:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            # Left to Ray: without a dashboard, placement groups of stopped Tune trials are never given back.
+            include_dashboard=None,
+            log_to_driver=False,
+            # Below this it tells of its token file and of the dashboard on every start.
+            logging_level=logging.ERROR,
+            _temp_dir=temporary,
+            runtime_env={"env_vars": worker_environment()},
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def worker_environment() -> dict[str, str]:

@@ -19,6 +19,8 @@ def show_progress(level: int = logging.INFO) -> Iterator[Console]:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Ray's C++ half writes past every logger; its files keep what matters.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
     if os.environ.get("RANKER_TRACEBACK"):

@@ -62,7 +62,8 @@ def prepare(config: Experiment) -> Done:
             log.warning("%s has no %s split; held out from train", data.source, " and no ".join(held_out))
         save_collection(work, cut.corpus, cut.queries, cut.qrels)
         outcome = _counts(cut, held_out)
-        log.info("%s: %s", data.source, outcome)
+        queries = ", ".join(f"{split} {count}" for split, count in outcome["queries"].items())
+        log.info("%s: %d documents, judged queries: %s", data.source, outcome["documents"], queries)
         return outcome
 
     identity = {**data.identity(), "seed": config.seed}

@@ -24,6 +24,7 @@ from ranker.manifest import Done, StageError, fingerprint_path, read_manifest, r
 from ranker.measures import order_run, parse
 from ranker.pretrained import resolve
 from ranker.schemas import RUN, Collection
+from ranker.scoring.rerank import interpolate
 from ranker.session import connected
 
 log = logging.getLogger(__name__)
@@ -110,8 +111,8 @@ def _make(config: Experiment, model: str, work: Path) -> dict[str, Any]:
     (work / "runs").mkdir(exist_ok=True)
     first, reranked = _retrieve_and_rerank(config, model, collection, work)
     runs = {name: stage.run for name, stage in first.items()}
-    runs["reranked"] = with_tail(reranked.run, runs["retriever"])
-    _write_runs(work, runs, collection.qrels)
+    runs |= _final_lists(reranked.run, runs["retriever"], settings.scoring.interpolation)
+    _write_runs(work, runs, first, collection.qrels)
     comparison = compare_runs(
         runs, collection.qrels, settings.measures, permutations=settings.significance_permutations, seed=config.seed
     )
@@ -143,12 +144,21 @@ def _retrieve_and_rerank(
             first["retriever"].run,
             collection,
             settings.depth,
-            scoring=settings.scoring,
+            # The retriever's score is mixed in afterwards, so that the cross-encoder is also measured alone.
+            scoring=settings.scoring.model_copy(update={"interpolation": 0.0}),
             folder=work / SHARDS,
             num_workers=settings.num_workers,
             gpus_per_worker=settings.gpus_per_worker,
         )
     return first, reranked
+
+
+def _final_lists(scored: pa.Table, first: pa.Table, weight: float) -> dict[str, pa.Table]:
+    """``reranked`` is what a user gets; where that mixes in the retriever's score, the cross-encoder alone as well."""
+    if weight == 0.0:
+        return {"reranked": with_tail(scored, first)}
+    alone, mixed = with_tail(scored, first), with_tail(interpolate(scored, first, weight), first)
+    return {"cross-encoder": alone, "reranked": mixed}
 
 
 def _bm25(collection: Collection, depth: int) -> pa.Table:
@@ -175,11 +185,12 @@ def _once(path: Path, make: Callable[[], pa.Table]) -> FirstStage:
     return FirstStage(table.replace_schema_metadata(None), float((table.schema.metadata or {})[b"seconds"]))
 
 
-def _write_runs(work: Path, runs: Mapping[str, pa.Table], qrels: pa.Table) -> None:
+def _write_runs(work: Path, runs: Mapping[str, pa.Table], first: Mapping[str, FirstStage], qrels: pa.Table) -> None:
     for name, run in runs.items():
         # Parquet keeps the scores as they are; the TREC file has scores that no tie rule can reorder.
         write_trec_run(order_run(run), work / "runs" / f"{name}.trec", name)
-    write_parquet(runs["reranked"], work / "runs" / "reranked.parquet")
+        if name not in first:  # those lie there already, with their times
+            write_parquet(run, work / "runs" / f"{name}.parquet")
     write_trec_qrels(qrels, work / "qrels.trec")
 
 

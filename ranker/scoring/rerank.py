@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from ranker.schemas import QUERIES, RUN, require
@@ -50,19 +51,36 @@ def rerank_run(
     _refuse_unknown([row["doc_id"] for row in rows], texts, "doc_id")
     # One call for all queries: the scorer sorts by length over all of them.
     logits = scorer.score([(words[row["query_id"]], texts[row["doc_id"]]) for row in rows])
-    reranked: dict[str, list] = {name: [] for name in RUN.names}
-    numbered = zip(rows, logits, strict=True)
+    raw: dict[str, list] = {name: [] for name in RUN.names}
+    numbered = zip(rows, logits.tolist(), strict=True)
     for query_id, group in groupby(numbered, key=lambda pair: pair[0]["query_id"]):
-        pairs = list(group)
-        first = np.array([row["score"] for row, _ in pairs], dtype=np.float64)
-        second = np.array([logit for _, logit in pairs], dtype=np.float64)
-        scores = combine(second, first, interpolation)
-        order = np.argsort(-scores, kind="stable")
-        reranked["query_id"] += [query_id] * len(order)
-        reranked["doc_id"] += [pairs[position][0]["doc_id"] for position in order]
-        reranked["score"] += scores[order].tolist()
-        reranked["rank"] += range(1, len(order) + 1)
-    return pa.table(reranked, schema=RUN)
+        # Sorting is stable: of equal scores the retriever's better one stays above.
+        pairs = sorted(group, key=lambda pair: -pair[1])
+        raw["query_id"] += [query_id] * len(pairs)
+        raw["doc_id"] += [row["doc_id"] for row, _ in pairs]
+        raw["score"] += [logit for _, logit in pairs]
+        raw["rank"] += range(1, len(pairs) + 1)
+    return interpolate(pa.table(raw, schema=RUN), run, interpolation)
+
+
+def interpolate(reranked: pa.Table, first: pa.Table, weight: float) -> pa.Table:
+    """The reranked RUN with the first stage's scores mixed in and ordered again; itself at weight 0.
+
+    Args:
+        reranked: RUN. first: RUN that holds at least the same documents. weight: of ``first``, 0 to 1.
+    """
+    if weight == 0.0:
+        return reranked
+    keys = ["query_id", "doc_id"]
+    known = first.select([*keys, "score", "rank"]).to_pandas().rename(columns={"score": "before", "rank": "place"})
+    frame = reranked.select([*keys, "score"]).to_pandas().merge(known, on=keys, how="left", validate="one_to_one")
+    parts = []
+    for _, part in frame.groupby("query_id", sort=False):
+        scores = combine(part["score"].to_numpy(), part["before"].to_numpy(), weight)
+        part = part.assign(score=scores).sort_values(["score", "place"], ascending=[False, True], kind="stable")
+        parts.append(part.assign(rank=np.arange(1, len(part) + 1, dtype=np.int32)))
+    whole = pd.concat(parts) if parts else frame.assign(rank=0)
+    return pa.Table.from_pandas(whole[RUN.names], schema=RUN, preserve_index=False)
 
 
 def combine(reranker: np.ndarray, retriever: np.ndarray, interpolation: float) -> np.ndarray:

@@ -90,10 +90,10 @@ class Run:
         self.dev = measure.load_dev(job.dev, self.tokenizer, self.train.max_length) if job.dev else None
         self.progress = self._restore()
         reached = self.progress.step
+        begin = f"resuming after step {reached} of" if reached else "starting"
         self._write(
             step=reached,
-            message=f"{f'resuming after step {reached}' if reached else 'starting'} of {self.total}: {self.world} "
-            f"workers on {self.device.type} in {arithmetic}, ZeRO-{self.train.deepspeed.stage}, "
+            message=f"{begin} {self.total} steps: {self.world} workers on {self.device.type} in {arithmetic}, ZeRO-{self.train.deepspeed.stage}, "
             f"{len(self.groups)} groups, loss {self.train.loss}",
         )
 

@@ -78,7 +78,11 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
         "candidates": int((candidates.keys >= 0).sum()),
         "removed": chosen.dropped,
     }
-    log.info("%s in %.1f s", outcome, time.monotonic() - start)
+    log.info(
+        "%d negatives for %d of %d queries in %.1f s; left out: %s",
+        outcome["negatives"], groups.num_rows, train.queries.num_rows, time.monotonic() - start,
+        ", ".join(f"{rule} {count}" for rule, count in chosen.dropped.items()) or "nothing",
+    )  # fmt: skip
     return outcome
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ranker.schemas import QUERIES, RUN
-from ranker.scoring.rerank import rerank_run
+from ranker.scoring.rerank import interpolate, rerank_run
 
 QUERY_TABLE = pa.table({"query_id": ["1", "2"], "text": ["cat", "dog"]}, schema=QUERIES)
 TEXTS = {"a": "1", "b": "3", "c": "2", "d": "2"}
@@ -58,3 +58,15 @@ def test_unknown_ids_and_bad_numbers_are_refused():
 
 def test_an_empty_run_stays_empty():
     assert rerank_run(ByNumber(), RUN.empty_table(), QUERY_TABLE, TEXTS, depth=3).num_rows == 0
+
+
+def test_a_mixed_list_is_that_of_both_scores_scaled_to_0_1() -> None:
+    reranked = run([("q", "a", 4.0, 1), ("q", "b", 2.0, 2), ("q", "c", 0.0, 3)])
+    first = run([("q", "c", 3.0, 1), ("q", "b", 2.0, 2), ("q", "a", 1.0, 3), ("q", "far", 0.0, 4)])
+    assert interpolate(reranked, first, 0.0) is reranked
+    mixed = interpolate(reranked, first, 0.25).to_pylist()
+    # a: 0.75 * 1 + 0.25 * 0; b: 0.75 * 0.5 + 0.25 * 0.5; c: 0.75 * 0 + 0.25 * 1
+    assert [(row["doc_id"], row["rank"]) for row in mixed] == [("a", 1), ("b", 2), ("c", 3)]
+    assert [row["score"] for row in mixed] == pytest.approx([0.75, 0.5, 0.25])
+    # At equal weights all three meet at 0.5, and the retriever's order decides.
+    assert [row["doc_id"] for row in interpolate(reranked, first, 0.5).to_pylist()] == ["c", "b", "a"]
