@@ -93,8 +93,8 @@ class Run:
         begin = f"resuming after step {reached} of" if reached else "starting"
         self._write(
             step=reached,
-            message=f"{begin} {self.total} steps: {self.world} workers on {self.device.type} in {arithmetic}, ZeRO-{self.train.deepspeed.stage}, "
-            f"{len(self.groups)} groups, loss {self.train.loss}",
+            message=f"{begin} {self.total} steps: {self.world} workers on {self.device.type} in {arithmetic}, "
+            f"ZeRO-{self.train.deepspeed.stage}, {len(self.groups)} groups, loss {self.train.loss}",
         )
 
     def loop(self) -> None:
