@@ -101,3 +101,11 @@ def test_mistakes_are_found_before_anything_runs(experiment, tmp_path) -> None:
         evaluate(Experiment(output_dir=str(tmp_path)))
     with pytest.raises(ConfigError):
         experiment.with_overrides({"evaluate.depth": 0})
+
+
+def test_a_mixed_list_comes_with_the_cross_encoder_alone(ranked) -> None:
+    scored, first = ranked(q1="b a"), ranked(q1="a b c")
+    assert door._final_lists(scored, first, 0.0).keys() == {"reranked"}
+    lists = door._final_lists(scored, first, 0.9)
+    assert lists["cross-encoder"]["doc_id"].to_pylist() == ["b", "a", "c"]
+    assert lists["reranked"]["doc_id"].to_pylist() == ["a", "b", "c"]
