@@ -43,17 +43,22 @@ def compare(recipe: str, torch_logits: np.ndarray, graph_logits: np.ndarray, meg
     return Parity(recipe, len(torch_logits), difference, correlation, round(megabytes, 1))
 
 
+# Largest difference of a logit: rounding of the kernels, of the weights, and no limit.
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": float("inf")}
+
+
 def breach(parity: Parity, config: ExportConfig) -> str | None:
     """What is wrong with this graph, in a sentence; None where it stays inside the tolerances.
 
-    fp32 and fp16 are held by the largest difference and the rank correlation, int8 by the rank correlation alone.
+    All are held by the rank correlation; by the largest difference, too, where the config or TOLERANCE has one.
     """
     found = []
     if not np.isfinite(parity.largest_difference):
         return "its logits are not finite"
-    if config.precision != "int8" and parity.largest_difference > config.max_score_difference:
+    allowed = TOLERANCE[config.precision] if config.max_score_difference is None else config.max_score_difference
+    if parity.largest_difference > allowed:
         found.append(
-            f"a logit differs by {parity.largest_difference:.2g}, allowed is {config.max_score_difference:.2g} "
+            f"a logit differs by {parity.largest_difference:.2g}, allowed is {allowed:.2g} "
             "(export.max_score_difference)"
         )
     if parity.rank_correlation < config.min_rank_correlation:
@@ -77,7 +82,7 @@ def refusal(tries: list[Parity], config: ExportConfig) -> ParityError:
 
 _ADVICE = {
     "fp32": "another version of torch or onnxruntime; with long lists of ties, export.num_samples=256",
-    "fp16": "precision fp32, or export.max_score_difference=0.05 if such a change of a logit is harmless to you",
+    "fp16": "precision fp32, or a larger export.max_score_difference if such a change of a logit is harmless to you",
     "int8": "precision fp16 or fp32; more of your own pairs (run `mine` first, export.num_samples=256), since logits "
     "of few similar pairs lie close together; or a lower export.min_rank_correlation, if you accept another order",
 }
