@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +19,7 @@ from ranker.schemas import RUN, Collection, read_table
 
 NUM_QUESTIONS = 3
 NUM_SHOWN = 3
+NAME_WIDTH = 44
 
 
 def shipped(name: str) -> Path:
@@ -30,12 +32,17 @@ def shipped(name: str) -> Path:
 
 
 class Question(NamedTuple):
-    """A test query with its best documents before and after reranking; ``right`` holds the judged ones."""
+    """A test query with its best documents before and after reranking.
+
+    ``right`` holds the judged documents; ``place`` the best rank of one of them before and after, None where the list
+    has none.
+    """
 
     text: str
     right: frozenset[str]
     before: list[str]
     after: list[str]
+    place: tuple[int | None, int | None]
 
 
 def run_quickstart(config: Experiment, console: Console) -> None:
@@ -70,19 +77,23 @@ def _sentence(done: Done) -> str:
 
 
 def pick_questions(config: Experiment) -> list[Question]:
-    """A seeded draw from the test queries whose best document changed: neither the best cases nor the worst."""
+    """A seeded draw from the test queries whose right answer came into, left, or moved in the lists that are shown."""
     folder = config.folder("evaluate") / "runs"
-    before = _top(read_table(folder / "retriever.parquet", RUN))
-    after = _top(read_table(folder / "reranked.parquet", RUN))
+    before, after = (_ranked(read_table(folder / f"{name}.parquet", RUN)) for name in ("retriever", "reranked"))
     collection = _test_collection(config)
-    changed = sorted(query for query in after if before.get(query) and before[query][0] != after[query][0])
-    chosen = random.Random(config.seed).sample(changed, min(NUM_QUESTIONS, len(changed)))
     texts = dict(zip(*(collection.queries[name].to_pylist() for name in ("query_id", "text")), strict=True))
     right: dict[str, set[str]] = {}
     for row in collection.qrels.to_pylist():
         if row["relevance"] > 0:
             right.setdefault(row["query_id"], set()).add(row["doc_id"])
-    return [Question(texts[q], frozenset(right.get(q, ())), before[q], after[q]) for q in chosen]
+    places = {
+        query: (_place(before[query], right[query]), _place(after[query], right[query])) for query in sorted(after)
+    }
+    moved = [query for query, (was, now) in places.items() if was != now and _shown(was, now)]
+    chosen = random.Random(config.seed).sample(moved, min(NUM_QUESTIONS, len(moved)))
+    return [
+        Question(texts[q], frozenset(right[q]), before[q][:NUM_SHOWN], after[q][:NUM_SHOWN], places[q]) for q in chosen
+    ]
 
 
 def _test_collection(config: Experiment) -> Collection:
@@ -91,9 +102,17 @@ def _test_collection(config: Experiment) -> Collection:
     return open_collection(config.folder("data"), config.data.test_split)
 
 
-def _top(run: "object") -> dict[str, list[str]]:
-    frame = run.to_pandas().sort_values(["query_id", "rank"])  # type: ignore[attr-defined]
-    return {str(query): list(rows.head(NUM_SHOWN)) for query, rows in frame.groupby("query_id")["doc_id"]}
+def _ranked(run: pa.Table) -> dict[str, list[str]]:
+    frame = run.to_pandas().sort_values(["query_id", "rank"])
+    return {str(query): list(rows) for query, rows in frame.groupby("query_id")["doc_id"]}
+
+
+def _shown(*places: int | None) -> bool:
+    return any(place is not None and place <= NUM_SHOWN for place in places)
+
+
+def _place(ranked: list[str], right: set[str]) -> int | None:
+    return next((rank for rank, doc in enumerate(ranked, start=1) if doc in right), None)
 
 
 def _titles(config: Experiment, questions: Sequence[Question]) -> dict[str, str]:
@@ -102,17 +121,24 @@ def _titles(config: Experiment, questions: Sequence[Question]) -> dict[str, str]
     return {doc: _shorten(texts[doc]) for doc in wanted}
 
 
-def _shorten(text: str, width: int = 90) -> str:
+def _shorten(text: str, width: int = 110) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def moves(question: Question) -> str:
+    """``right answer: 4th place before, 1st after`` in figures."""
+    was, now = (f"place {place}" if place else "not found" for place in question.place)
+    return f"right answer: {was} before, {now} after"
+
+
 def question_table(question: Question, texts: dict[str, str]) -> Table:
     """Both lists side by side, right answers marked."""
-    table = Table(title=f"“{question.text}”", title_justify="left", show_lines=True, expand=True)
+    title = f"[bold]{escape(question.text)}[/bold]  ({moves(question)})"
+    table = Table(title=title, title_justify="left", title_style="", show_lines=True, expand=True)
     table.add_column("", width=1)
-    table.add_column("retriever alone", ratio=1, overflow="fold")
-    table.add_column("reranked", ratio=1, overflow="fold")
+    for heading in ("retriever alone", "reranked"):
+        table.add_column(heading, ratio=1, overflow="fold")
     for rank, pair in enumerate(zip(question.before, question.after, strict=False), start=1):
         cells = [_cell(doc, question, texts) for doc in pair]
         table.add_row(str(rank), *cells)
@@ -120,15 +146,20 @@ def question_table(question: Question, texts: dict[str, str]) -> Table:
 
 
 def _cell(doc: str, question: Question, texts: dict[str, str]) -> str:
-    text = escape(f"{doc}\n{texts[doc]}")
-    return f"[bold green]✓ {text}[/bold green]" if doc in question.right else text
+    name = escape(doc if len(doc) <= NAME_WIDTH else f"…{doc[1 - NAME_WIDTH :]}")  # the end says more than the start
+    text = escape(texts[doc])
+    return f"[bold green]✓ {name}\n{text}[/bold green]" if doc in question.right else f"[dim]{name}[/dim]\n{text}"
 
 
 def questions_markdown(questions: Sequence[Question], texts: dict[str, str]) -> str:
     """The same as a file."""
-    lines = ["# Before and after reranking", "", "Drawn at random from the test queries whose first result changed."]
+    lines = [
+        "# Before and after reranking",
+        "",
+        "Drawn at random from the test queries whose right answer changed its place, for better or worse.",
+    ]
     for question in questions:
-        lines += ["", f"## {question.text}", ""]
+        lines += ["", f"## {question.text}", "", f"{moves(question)}", ""]
         for heading, docs in (("Retriever alone", question.before), ("Reranked", question.after)):
             lines += [f"{heading}:", ""]
             lines += [

@@ -30,7 +30,7 @@ _NO_SUMMARY = re.compile(
     r"|examples?\b|usage\b|arg(ument)?s?\b|param(eter)?s?\b|(return|yield)s?:|raises?\b|same as\b|like\b|similar to\b"
     r"|overrid|overload|inherit|(for )?internal\b|private\b|auto-?generated|do not\b|don't\b|please\b|refer\b"
     r"|this (is|was|should|will|does|has|file|code|module)\b|not (meant|intended|implemented)|implementation of the"
-    r"|\S+ \([^)]*\)\s*:|[@:>*|(-]|\.\.",
+    r"|\S+ \(.*\)\s*:|[@:>*|(-]|\.\.",
     re.IGNORECASE,
 )
 _NO_SUMMARY_ANYWHERE = re.compile(

@@ -91,7 +91,9 @@ def _first_faithful(
         parity = compare(recipe, expected, found, megabytes)
         tries.append(parity)
         problem = breach(parity, config)
-        log.info("export: %s: %s", recipe, problem or f"faithful, {parity}")
+        log.info(
+            "export: %s: %s", recipe, problem or f"faithful, a logit differs by {parity.largest_difference:.1g} at most"
+        )
         if problem is None:
             return parity, tries
     raise refusal(tries, config)

@@ -113,7 +113,8 @@ def test_the_best_value_of_a_measure_is_bold_and_the_verdict_is_a_sentence() -> 
 
 
 def test_right_answers_are_marked() -> None:
-    question = Question("which animal barks", frozenset({"d1"}), before=["d2", "d1"], after=["d1", "d2"])
+    question = Question("which animal barks", frozenset({"d1"}), before=["d2", "d1"], after=["d1", "d2"], place=(2, 1))
     text = questions_markdown([question], {"d1": "A dog barks.", "d2": "A cat purrs."})
+    assert "right answer: place 2 before, place 1 after" in text
     assert "Retriever alone:\n\n1. `d2` A cat purrs.\n2. ✓ `d1` A dog barks." in text
     assert "Reranked:\n\n1. ✓ `d1` A dog barks." in text
