@@ -183,9 +183,12 @@ def _run_locked(
     make: Callable[[Path], Mapping[str, Any]],
 ) -> Done:
     _recover(folder)
-    if (folder / MANIFEST).is_file() and (manifest := read_manifest(folder)).key == key:
-        log.info("%s: already done in %s", stage, folder)
-        return Done(folder, manifest, skipped=True)
+    if (folder / MANIFEST).is_file():
+        found = read_manifest(folder)
+        if found.key == key:
+            log.info("%s: already done in %s", stage, folder)
+            return Done(folder, found, skipped=True)
+        log.info("%s: running again, since %s changed", stage, ", ".join(_changed(found, config, inputs)))
     work = _open_work(folder, key)
     start = time.monotonic()
     outcome = json.loads(json.dumps(dict(make(work)), default=str))
@@ -197,6 +200,13 @@ def _run_locked(
     _publish(work, folder)
     log.info("%s: finished in %.1f s, %s", stage, seconds, folder)
     return Done(folder, manifest, skipped=False)
+
+
+def _changed(found: Manifest, config: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """Names of what differs from a finished run."""
+    now = json.loads(json.dumps({**config, **{f"the input {name}": key for name, key in inputs.items()}}, default=str))
+    then = {**found.config, **{f"the input {name}": key for name, key in found.inputs.items()}}
+    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)) or ["the stage"]
 
 
 def _partial(folder: Path) -> Path:

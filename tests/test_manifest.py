@@ -26,7 +26,9 @@ def test_a_stage_runs_once_for_the_same_config_and_inputs(tmp_path: Path) -> Non
     assert read_manifest(tmp_path / "toy").config == {"seed": 1}
 
 
-def test_other_inputs_replace_the_folder_only_when_they_are_whole(tmp_path: Path) -> None:
+def test_other_inputs_replace_the_folder_only_when_they_are_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stage(tmp_path / "toy", write)
 
     def fails(work: Path) -> dict[str, int]:
@@ -37,7 +39,9 @@ def test_other_inputs_replace_the_folder_only_when_they_are_whole(tmp_path: Path
         stage(tmp_path / "toy", fails, seed=2)
     assert (tmp_path / "toy" / "table.txt").read_text() == "whole"
     assert read_manifest(tmp_path / "toy").config == {"seed": 1}
+    caplog.set_level("INFO")
     assert stage(tmp_path / "toy", write, seed=2).outcome == {"rows": 1}
+    assert "toy: running again, since seed changed" in caplog.text
     assert read_manifest(tmp_path / "toy").config == {"seed": 2}
 
 

@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 # They warn about themselves on every start; a user of this command can do nothing about it.
-QUIET = ("deepspeed", "DeepSpeed", "transformers", "ray", "sentence_transformers", "torch", "matplotlib", "bm25s")
+QUIET = (
+    "huggingface_hub",
+    "deepspeed",
+    "DeepSpeed",
+    "transformers",
+    "ray",
+    "sentence_transformers",
+    "torch",
+    "matplotlib",
+    "bm25s",
+)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
 from ranker.config import Experiment, Stage, load_experiment
 from ranker.manifest import MANIFEST, Done, read_manifest
+from ranker.pretrained import resolve
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def _given(stage: Stage, need: Stage, config: Experiment) -> bool:
 def run(stage: Stage, config: Experiment, announce: Callable[[Stage, int, int], None] | None = None) -> Done:
     """Walk through every door of the plan; what is already done is skipped."""
     steps = plan(stage, config)
+    _check_models(steps, config)
     done: Done | None = None
     for number, step in enumerate(steps, start=1):
         if announce:
@@ -77,6 +79,18 @@ def run(stage: Stage, config: Experiment, announce: Callable[[Stage, int, int], 
     if done is None:  # a plan always ends with the stage itself
         raise AssertionError(stage)
     return done
+
+
+def _check_models(steps: list[Stage], config: Experiment) -> None:
+    """Find a missing model folder before the stages in front of it have run.
+
+    Raises:
+        ModelNotFoundError: naming the folder.
+    """
+    for step in steps:
+        named = getattr(getattr(config, step), "model", None)
+        if named is not None:
+            resolve(named)
 
 
 def finished(stage: Stage, config: Experiment) -> Done:

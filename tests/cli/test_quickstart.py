@@ -18,6 +18,7 @@ from ranker.training.progress import LOG
 
 SMALL = [
     "data.options.max_documents=400",
+    "train.batch_size=8",
     "train.max_steps=14",
     "train.checkpoint_every=3",
     "mine.max_queries=120",

@@ -7,6 +7,7 @@ from ranker.cli import stages
 from ranker.cli.stages import DOORS, PIPELINE, main, open_door, plan, run
 from ranker.config import Experiment
 from ranker.manifest import Done, run_stage
+from ranker.pretrained import ModelNotFoundError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -62,6 +63,13 @@ def test_a_mistake_is_one_message_and_exit_status_1(tmp_path: Path, capsys: pyte
     assert captured.out == ""
     assert "trian: unknown; did you mean 'train'?" in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_a_missing_model_is_found_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "open_door", lambda stage: pytest.fail(f"{stage} ran"))
+    config = Experiment().with_overrides({"evaluate.model": str(tmp_path / "nowhere")})
+    with pytest.raises(ModelNotFoundError, match="nowhere: no such model folder"):
+        run("evaluate", config)
 
 
 @pytest.mark.parametrize("stage", [*(s for s in DOORS if s != "data"), "pipeline"])
