@@ -67,7 +67,7 @@ fit(load_experiment(sys.argv[1]))
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_driver_continues_from_the_last_checkpoint(animals: Path, tiny_backbone: str, tmp_path: Path) -> None:
-    config = experiment(animals, tiny_backbone, tmp_path / "killed", max_steps=200)
+    config = experiment(animals, tiny_backbone, tmp_path / "killed", max_steps=90)
     (tmp_path / "killed.yaml").write_text(config.to_yaml())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "killed.yaml")], env=environment)
@@ -83,8 +83,8 @@ def test_a_killed_driver_continues_from_the_last_checkpoint(animals: Path, tiny_
     done = fit(load_experiment(tmp_path / "killed.yaml"))
     resumed = messages(done.folder)[-1]
     assert resumed.startswith("resuming after step ") and int(resumed.split()[3]) >= 30
-    assert done.outcome["pairs"] == 200 * 16
-    through = fit(experiment(animals, tiny_backbone, tmp_path / "through", max_steps=200))
+    assert done.outcome["pairs"] == 90 * 16
+    through = fit(experiment(animals, tiny_backbone, tmp_path / "through", max_steps=90))
     assert same_weights(done.folder, through.folder)
 
 
