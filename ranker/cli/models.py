@@ -59,7 +59,7 @@ def show(folder: Path) -> None:
         test = test_measures(path).get("ndcg@10")
         table.add_row(
             str(path.relative_to(folder)),
-            str(manifest.config.get("model", "")),
+            str(manifest.outcome.get("backbone", "")).rpartition("/")[2],
             str(manifest.config.get("loss", "")),
             manifest.finished[:16].replace("T", " "),
             str(manifest.outcome.get("pairs", "")),

@@ -108,7 +108,7 @@ def _train(
         _run_workers(job, callbacks)
     if (work / STOPPED).is_file():
         raise TrainingError(json.loads((work / STOPPED).read_text("utf-8"))["message"])
-    outcome = json.loads((work / OUTCOME).read_text("utf-8"))
+    outcome = {"backbone": config.train.model, **json.loads((work / OUTCOME).read_text("utf-8"))}
     write_text(work / WEIGHTS / "README.md", model_card(config, groups.num_rows, outcome, inputs))
     _tidy(work)
     return outcome

@@ -37,8 +37,8 @@ def test_doctor_exits_with_1_when_something_required_is_missing(monkeypatch: pyt
 
 
 def test_models_lists_finished_models_with_their_measures(tmp_path: Path) -> None:
-    config = {"model": "bert", "loss": "lce"}
-    model = run_stage("train", tmp_path / "a" / "model", config, {}, lambda work: {"pairs": 9, "dev": {"ndcg@10": 0.5}})
+    outcome = {"backbone": "some/bert", "pairs": 9, "dev": {"ndcg@10": 0.5}}
+    model = run_stage("train", tmp_path / "a" / "model", {"loss": "lce"}, {}, lambda work: outcome)
 
     def evaluation(work: Path) -> dict[str, object]:
         write_json(work / "metrics.json", {"means": {"reranked": {"ndcg@10": 0.75}}})
@@ -49,6 +49,7 @@ def test_models_lists_finished_models_with_their_measures(tmp_path: Path) -> Non
     write_json(tmp_path / ".b.partial" / "manifest.json", asdict(model.manifest))
     assert [path for path, _ in trained_models(tmp_path)] == [model.folder]
     result = runner.invoke(app, ["models", str(tmp_path)], env={"COLUMNS": "160"})
+    assert " bert " in result.output
     assert "0.500" in result.output
     assert "0.750" in result.output
     assert runner.invoke(app, ["models", str(tmp_path / "nowhere")]).exit_code == 1
