@@ -3,7 +3,6 @@
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ranker.machine import available_cpus, cpu_has_bf16, instruction_sets
+from ranker.machine import available_cpus, instruction_sets
 
 
 @dataclass(frozen=True)
@@ -78,18 +77,29 @@ def machine() -> dict[str, str]:
         "instruction sets": ", ".join(instruction_sets()) or "unknown",
         "accelerator": "none",
     }
-    if find_spec("torch") is None:
-        return facts | {"accelerator": "unknown: torch is missing"}
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        return facts | {"accelerator": f"unknown: {error}"}
     if torch.cuda.is_available():
         names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
         facts["accelerator"] = f"{torch.cuda.device_count()} x {', '.join(sorted(names))}"
-        facts["training"] = "DeepSpeed, bf16" if torch.cuda.is_bf16_supported() else "DeepSpeed, fp16"
-        facts["scoring"] = "torch on CUDA, fp16"
-        return facts
-    precision = "bf16" if cpu_has_bf16() else "fp32"
-    return facts | {"training": f"DeepSpeed on CPU, {precision}", "scoring": f"torch on CPU, {precision}"}
+        facts |= {f"{use} on a GPU ({field}: 1)": value for use, field, value in _choices("cuda")}
+    return facts | {f"{use} on the CPU": value for use, _, value in _choices("cpu")}
+
+
+def _choices(device: str) -> list[tuple[str, str, str]]:
+    """(use, field that gives a stage a GPU, engine and precision), asked of the code that will decide."""
+    try:
+        from ranker.config import TrainConfig
+        from ranker.scoring.torch_engine import choose_precision
+        from ranker.training.engine import choose_for_device
+    except ImportError as error:
+        return [("training and scoring", "", f"unknown: {error}")]
+    return [
+        ("training", "train.gpus_per_worker", f"DeepSpeed, {choose_for_device(TrainConfig(), device)}"),
+        ("scoring", "evaluate.gpus_per_worker", f"torch, {choose_precision('auto', device)}"),
+    ]
 
 
 def show() -> int:

@@ -1,4 +1,6 @@
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,15 @@ def test_a_missing_model_is_found_before_anything_runs(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("stage", [*(s for s in DOORS if s != "data"), "pipeline"])
-def test_every_stage_has_a_job_script(stage: str) -> None:
-    source = (ROOT / "jobs" / f"{stage}.py").read_text()
+def test_every_stage_has_a_job_script(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = ROOT / "jobs" / f"{stage}.py"
+    source = script.read_text()
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(script), run_name="__main__")
+    assert caught.value.code == 0
+    assert f"python jobs/{stage}.py jobs/quickstart.yaml" in capsys.readouterr().out.replace("\n", " ")
     assert f'main("{stage}"' in source or (stage == "pipeline" and "main(None" in source)
     assert source.count("\n") <= 15
