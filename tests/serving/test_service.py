@@ -141,6 +141,20 @@ def test_info_errors_and_truncation_through_the_proxy(service: Client):
     assert service("/nowhere")[2]["error_type"] == "NotFound"
 
 
+# What a shell starts in the background ignores Ctrl-C, and so does all that it starts: here it must count.
+LISTENING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def stop(process: subprocess.Popen) -> int:
+    """Its exit status after Ctrl-C; one that does not listen is killed, so that no test leaves it behind."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def serve_run(folder: Path, experiment: Path, log: Path, **changes: object) -> tuple[subprocess.Popen, Client]:
     """``serve run`` of the shipped local.yaml on another port and experiment, in a cluster of its own."""
     config = yaml.safe_load((ROOT / "serve_configs" / "local.yaml").read_text())
@@ -151,7 +165,8 @@ def serve_run(folder: Path, experiment: Path, log: Path, **changes: object) -> t
     (folder / "local.yaml").write_text(yaml.safe_dump(config))
     keep = {name: value for name, value in os.environ.items() if not name.startswith("RANKER_API_KEYS")}
     environment = {**keep, "RAY_ADDRESS": "local", "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
-    command = [str(Path(sys.executable).with_name("serve")), "run", "local.yaml"]
+    serve = str(Path(sys.executable).with_name("serve"))
+    command = [sys.executable, "-c", LISTENING, serve, "run", "local.yaml"]
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT)
     return process, Client(port)
@@ -182,8 +197,8 @@ def test_serve_run_answers_sheds_load_in_json_and_stops(experiment: Path, short_
         refused = [(headers, body) for status, headers, body in answers if status == 429]
         assert all(headers["retry-after"] == "1" and body["error_type"] == "Overloaded" for headers, body in refused)
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        status = stop(process)
+    assert status == 0
     assert "xylophone" not in (tmp_path / "log").read_text()
 
 
@@ -196,5 +211,4 @@ def test_serve_run_refuses_an_open_port_without_a_key(experiment: Path, short_fo
             time.sleep(0.5)
         assert "SecurityError" in (tmp_path / "log").read_text()
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        stop(process)
