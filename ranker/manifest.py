@@ -154,12 +154,17 @@ def run_stage(
     config: Mapping[str, Any],
     inputs: Mapping[str, str],
     make: Callable[[Path], Mapping[str, Any]],
+    *,
+    wait: bool = False,
 ) -> Done:
     """Run ``make(work_folder) -> outcome`` once for this config and these inputs, and publish its folder.
 
     The same key finds the finished folder and skips. An interrupted run with the same key continues in its
     work folder, which keeps whatever ``make`` left there. Another key starts from an empty work folder; the
     finished folder of the old key stays until the new one is whole.
+
+    Args:
+        wait: for another process that is running this stage into the same folder, instead of raising.
 
     Raises:
         StageError: when another process is running this stage into the same folder.
@@ -168,7 +173,7 @@ def run_stage(
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0):
             return _run_locked(stage, folder, key, dict(config), dict(inputs), make)
     except Timeout:
         raise StageError(f"{folder}: another process is running {stage} here; wait for it or stop it") from None

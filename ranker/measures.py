@@ -40,8 +40,12 @@ class MeasureError(ValueError):
     """A measure that nobody knows, or one that lacks its cutoff."""
 
 
-def parse(name: str) -> ir_measures.Measure:
+def parse(name: str, relevance_level: int = 1) -> ir_measures.Measure:
     """The ir-measures object for ``ndcg@10``, ``mrr(rel=2)@10``, ``hit_rate@10``, ``map`` ...
+
+    Args:
+        relevance_level: from which judgement on a binary measure counts a document as relevant, where its name does not
+            say it (2 in TREC DL).
 
     Raises:
         MeasureError: with the nearest known spellings, or naming the missing cutoff.
@@ -61,6 +65,8 @@ def parse(name: str) -> ir_measures.Measure:
     if unknown := measure.params.keys() - measure.SUPPORTED_PARAMS.keys():
         known = sorted(measure.SUPPORTED_PARAMS)
         raise MeasureError(f"measure {name!r}: unknown parameter {sorted(unknown)}; known: {known}")
+    if relevance_level != 1 and "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params:
+        measure = measure(rel=relevance_level)
     return measure
 
 
@@ -102,13 +108,18 @@ def order_run(run: pa.Table) -> pa.Table:
     return pa.Table.from_pandas(frame, schema=RUN, preserve_index=False)
 
 
-def evaluate_run(run: pa.Table, qrels: pa.Table, measures: Sequence[str] = DEFAULT_MEASURES) -> Scores:
+def evaluate_run(
+    run: pa.Table, qrels: pa.Table, measures: Sequence[str] = DEFAULT_MEASURES, *, relevance_level: int = 1
+) -> Scores:
     """Score RUN against QRELS. Every judged query counts; retrieved documents without judgement count as 0.
+
+    Args:
+        relevance_level: for binary measures that do not say theirs, see :func:`parse`.
 
     Raises:
         MeasureError: on an unknown measure. SchemaError: on other tables.
     """
-    parsed = {name: parse(name) for name in measures}
+    parsed = {name: parse(name, relevance_level) for name in measures}
     ordered = order_run(run).to_pandas()
     judged = require(qrels, QRELS, "qrels").select(QRELS.names).to_pandas()
     query_ids = tuple(sorted(judged["query_id"].unique()))

@@ -66,6 +66,15 @@ def _local(config: RayConfig) -> Iterator[None]:
             ray.shutdown()
 
 
+def quiet_ray_data() -> None:
+    """Ray Data's own progress off: the lines of the house say the same in documents."""
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say that they are off
+
+
 def worker_environment() -> dict[str, str]:
     """What a worker process must inherit from the driver's environment."""
     names = ("HF_HUB_OFFLINE", "HF_HOME", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")

@@ -11,6 +11,14 @@ PETS = Path(__file__).parent / "fixtures" / "pets"
 HIDDEN = 32
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of read sources of this test run; nobody's own one is touched."""
+    folder = tmp_path_factory.mktemp("ranker-home")
+    os.environ["RANKER_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pets() -> Path:
     """A collection in BEIR layout that fits on a screen: 10 documents, 10 queries, train/dev/test = 6/2/2."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ranker.cli import data as data_view
 from ranker.cli import doctor as doctor_view
 from ranker.cli import models as models_view
 from ranker.cli.errors import explain
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 serve_app = typer.Typer(help="The online service: `serve run serve_configs/local.yaml`.", no_args_is_help=True)
 app.add_typer(serve_app, name="serve")
+app.add_typer(data_view.app, name="data")
 
 ConfigFile = Annotated[Path, typer.Argument(help="Experiment file, for instance jobs/quickstart.yaml.")]
 Overrides = Annotated[

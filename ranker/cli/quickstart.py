@@ -83,9 +83,8 @@ def pick_questions(config: Experiment) -> list[Question]:
     collection = _test_collection(config)
     texts = dict(zip(*(collection.queries[name].to_pylist() for name in ("query_id", "text")), strict=True))
     right: dict[str, set[str]] = {}
-    for row in collection.qrels.to_pylist():
-        if row["relevance"] > 0:
-            right.setdefault(row["query_id"], set()).add(row["doc_id"])
+    for row in collection.relevant().to_pylist():
+        right.setdefault(row["query_id"], set()).add(row["doc_id"])
     places = {
         query: (_place(before[query], right[query]), _place(after[query], right[query])) for query in sorted(after)
     }
@@ -117,7 +116,7 @@ def _place(ranked: list[str], right: set[str]) -> int | None:
 
 def _titles(config: Experiment, questions: Sequence[Question]) -> dict[str, str]:
     wanted = {doc for question in questions for doc in (*question.before, *question.after)}
-    texts = _test_collection(config).texts()
+    texts = _test_collection(config).texts(wanted)
     return {doc: _shorten(texts[doc]) for doc in wanted}
 
 

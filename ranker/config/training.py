@@ -97,7 +97,8 @@ class TrainConfig(Section):
     max_failures: int = local(2, ge=-1)
     """Lost workers survived before the run fails; -1 for no limit."""
     groups: str | None = None
-    """Parquet file or finished stage folder that holds GROUPS. None: the folder of `mine`."""
+    """GROUPS: a finished stage folder, a Parquet file or a folder of Parquet parts; or training examples in a format
+    that `ranker data inspect` knows (FlagEmbedding, Tevatron, sentence-transformers). None: the folder of `mine`."""
     output_dir: str | None = local(None)
     """Folder of this stage, the model. None: `model`."""
 

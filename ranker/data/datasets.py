@@ -1,25 +1,47 @@
 """The DATASETS registry: one function a data set, keyword arguments are its options.
 
-An entry returns :class:`ranker.data.splits.Splits`. The known collections take ``path``, a copy in BEIR layout, for
-machines that cannot fetch them.
+An entry returns a :class:`ranker.data.source.Source`, which reads nothing yet. The known collections take ``path``, a
+copy in any known format, for machines that cannot fetch them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ranker.data.beir import read_beir
-from ranker.data.ir_sets import read_ir_dataset
-from ranker.data.splits import Splits, sample_splits
+from ranker.data.errors import DataError
+from ranker.data.ir_sets import open_ir_dataset
+from ranker.data.paths import open_path
+from ranker.data.pieces import TablePiece
+from ranker.data.source import ExampleSource, Source
 from ranker.registry import Registry
 
-DATASETS: Registry[Callable[..., Splits]] = Registry("data set")
+DATASETS: Registry[Callable[..., Source | ExampleSource]] = Registry("data set")
+
+# https://github.com/beir-cellar/beir ; those that ir_datasets fetches under beir/.
+CQADUPSTACK = (
+    "android", "english", "gaming", "gis", "mathematica", "physics", "programmers", "stats", "tex", "unix",
+    "webmasters", "wordpress",
+)  # fmt: skip
+BEIR = (
+    "arguana", "climate-fever", "dbpedia-entity", "fever", "fiqa", "hotpotqa", "msmarco", "nfcorpus", "nq", "quora",
+    "scidocs", "scifact", "trec-covid", "webis-touche2020", "webis-touche2020/v2",
+    *(f"cqadupstack/{name}" for name in CQADUPSTACK),
+)  # fmt: skip
+# Their texts may not be given away: each has to be asked for, and then read from where it lies.
+BEIR_BY_AGREEMENT = {
+    "bioasq": "ask for it at http://participants-area.bioasq.org",
+    "signal1m": "ask for it at https://research.signal-ai.com/datasets/signal1m-tweetir.html",
+    "trec-news": "ask NIST for the Washington Post collection, then data.source ir_datasets:wapo/v2/trec-news-2019",
+    "robust04": "ask NIST for TREC disks 4 and 5, then data.source ir_datasets:disks45/nocr/trec-robust-2004",
+}
 
 
 @DATASETS.register("pydocs")
-def pydocs(*, max_documents: int | None = None, roots: list[str] | None = None, seed: int = 0) -> Splits:
+def pydocs(*, max_documents: int | None = None, roots: list[str] | None = None, seed: int = 0) -> Source:
     """Documentation of the installed Python packages: a docstring's first sentence asks for the rest of it.
 
     Args:
@@ -34,54 +56,88 @@ def pydocs(*, max_documents: int | None = None, roots: list[str] | None = None, 
         split: found.qrels.filter(pc.is_in(found.qrels["query_id"], pa.array(query_ids, pa.string())))
         for split, query_ids in found.splits.items()
     }
-    return Splits("pydocs", found.corpus, found.queries, qrels)
+    return Source(
+        "pydocs", "pydocs", [TablePiece(found.corpus)], lambda mistakes: found.queries, lambda mistakes: qrels
+    )
 
 
 @DATASETS.register("msmarco")
-def msmarco(
-    *,
-    path: str | None = None,
-    max_documents: int | None = None,
-    max_queries: int | None = None,
-    seed: int = 0,
-) -> Splits:
-    """MS MARCO passages (arXiv:1611.09268): 8.8 million, train queries, dev/small as dev, TREC DL 2019 as test."""
+def msmarco(*, path: str | None = None, max_triples: int = 0, candidates: bool = True) -> Source | ExampleSource:
+    """MS MARCO passages (arXiv:1611.09268): 8.8 million, train queries, dev/small as dev, TREC DL 2019 as test.
+
+    Args:
+        path: a copy, as MS MARCO publishes it or in any other known format. None: fetched by ir_datasets.
+        max_triples: of the official training triples (qidpidtriples), the first so many.
+        candidates: also read the official top 1000 of dev and test.
+    """
     ids = {
         "train": "msmarco-passage/train/judged",
         "dev": "msmarco-passage/dev/small",
         "test": "msmarco-passage/trec-dl-2019/judged",
     }
-    return _fetched_or_copied(ids, path, max_documents, max_queries, seed)
+    if path is not None:
+        return open_path(path)
+    return open_ir_dataset(ids, max_triples=max_triples, candidates=candidates)
 
 
 @DATASETS.register("quora")
-def quora(
-    *,
-    path: str | None = None,
-    max_documents: int | None = None,
-    max_queries: int | None = None,
-    seed: int = 0,
-) -> Splits:
-    """Quora duplicate questions as BEIR cut them (arXiv:2104.08663): 523 thousand questions, dev and test."""
-    ids = {"dev": "beir/quora/dev", "test": "beir/quora/test"}
-    return _fetched_or_copied(ids, path, max_documents, max_queries, seed)
+def quora(*, path: str | None = None, form: Literal["retrieval", "pairs"] = "retrieval") -> Source | ExampleSource:
+    """Quora duplicate questions as BEIR cut them (arXiv:2104.08663): 523 thousand questions, dev and test.
+
+    Args:
+        path: a copy in any known format. None: fetched.
+        form: pairs are the 404 thousand labelled pairs of questions that Quora published, as a hub data set keeps them.
+    """
+    if path is not None:
+        return open_path(path)
+    if form == "pairs":
+        from ranker.data.formats.hub import open_hub
+
+        return open_hub("sentence-transformers/quora-duplicates", config="pair-class")
+    return open_ir_dataset({"dev": "beir/quora/dev", "test": "beir/quora/test"})
 
 
-@DATASETS.register("trec-dl-2019")
-def trec_dl_2019(*, path: str | None = None, max_documents: int | None = None, seed: int = 0) -> Splits:
-    """TREC Deep Learning 2019 passages (arXiv:2003.07820): 43 queries judged from 0 to 3, test only."""
-    return _fetched_or_copied({"test": "msmarco-passage/trec-dl-2019/judged"}, path, max_documents, None, seed)
+def _trec_dl(year: int, passages: str) -> None:
+    def trec_dl(*, path: str | None = None, candidates: bool = True) -> Source | ExampleSource:
+        if path is not None:
+            return open_path(path)
+        return open_ir_dataset({"test": f"{passages}/trec-dl-{year}/judged"}, candidates=candidates)
+
+    trec_dl.__doc__ = f"""TREC Deep Learning {year} passages: queries judged from 0 to 3, test only.
+
+    Args:
+        path: a copy in any known format. None: fetched by ir_datasets.
+        candidates: also read the official candidates.
+    """
+    DATASETS.register(f"trec-dl-{year}")(trec_dl)
 
 
-@DATASETS.register("trec-dl-2020")
-def trec_dl_2020(*, path: str | None = None, max_documents: int | None = None, seed: int = 0) -> Splits:
-    """TREC Deep Learning 2020 passages (arXiv:2102.07662): 54 queries judged from 0 to 3, test only."""
-    return _fetched_or_copied({"test": "msmarco-passage/trec-dl-2020/judged"}, path, max_documents, None, seed)
+for _year in (2019, 2020):
+    _trec_dl(_year, "msmarco-passage")
+for _year in (2021, 2022):
+    _trec_dl(_year, "msmarco-passage-v2")
 
 
-def _fetched_or_copied(
-    ids: dict[str, str], path: str | None, max_documents: int | None, max_queries: int | None, seed: int
-) -> Splits:
-    if path is None:
-        return read_ir_dataset(ids, max_documents=max_documents, max_queries=max_queries, seed=seed)
-    return sample_splits(read_beir(path), max_documents, max_queries, seed)
+def _beir(name: str, fetch: Callable[[], Source]) -> None:
+    def beir(*, path: str | None = None) -> Source | ExampleSource:
+        return fetch() if path is None else open_path(path)
+
+    beir.__doc__ = f"""BEIR's {name} (arXiv:2104.08663).
+
+    Args:
+        path: a copy in any known format. None: fetched by ir_datasets, where it may be.
+    """
+    DATASETS.register(f"beir/{name}")(beir)
+
+
+def _by_agreement(name: str, how: str) -> Source:
+    raise DataError(
+        f"beir/{name}: its texts may not be given away, so nothing can fetch it; {how}, or name a copy in BEIR layout "
+        "with data.options.path"
+    )
+
+
+for _name in BEIR:
+    _beir(_name, partial(open_ir_dataset, f"beir/{_name}"))
+for _name, _how in BEIR_BY_AGREEMENT.items():
+    _beir(_name, partial(_by_agreement, _name, _how))

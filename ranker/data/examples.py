@@ -5,6 +5,7 @@ negative) are what people hold in their hands.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from ranker.data.errors import DataError, Mistakes, shown
 from ranker.schemas import GROUPS, PAIRS, TRIPLES, require
 
 FORMS = (
-    "(query, positive, negative) or (query, document, label) tuples; dicts with these keys, with query, positives and "
-    "negatives (lists, as HardNegativeMiner gives them) or with query, documents and labels; or an Arrow table of "
-    "TRIPLES, PAIRS or GROUPS"
+    "the path of a file that `ranker data inspect` knows; (query, positive, negative) or (query, document, label) "
+    "tuples; dicts with these keys, with query, positives and negatives (lists, as HardNegativeMiner gives them) or with "
+    "query, documents and labels; or an Arrow table of TRIPLES, PAIRS or GROUPS"
 )
 
 
@@ -40,6 +41,40 @@ def groups_to_triples(groups: pa.Table) -> pa.Table:
         if high > low
     ]
     return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=TRIPLES)
+
+
+def groups_to_lists(groups: pa.Table, max_documents: int | None = None, seed: int = 0) -> pa.Table:
+    """Lists as listwise losses take them (query, documents, labels): at most ``max_documents`` of each group.
+
+    Every document with a label above 0 stays, the highest labels first where they alone are too many; the others are a
+    seeded sample, in the group's order. None: whole groups.
+    """
+    groups = require(groups, GROUPS, "groups")
+    if max_documents is None:
+        return groups.select(["query", "documents", "labels"])
+    if max_documents < 2:
+        raise DataError(f"max_documents {max_documents} must be at least 2: a list of one cannot be ordered")
+    kept = [
+        _kept(np.asarray(labels or [], dtype=np.float32), max_documents, np.random.default_rng([seed, row]))
+        for row, labels in enumerate(groups["labels"].to_pylist())
+    ]
+    starts = np.cumsum([0, *_counts(groups)[:-1]])
+    rows = [start + rows for start, rows in zip(starts, kept, strict=True)]
+    places = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+    offsets = pa.array(np.cumsum([0, *map(len, kept)]), pa.int32())
+    columns = [
+        pa.ListArray.from_arrays(offsets, groups[name].combine_chunks().flatten().take(pa.array(places, pa.int64())))
+        for name in ("documents", "labels")
+    ]
+    return pa.table([groups["query"].combine_chunks(), *columns], names=["query", "documents", "labels"])
+
+
+def _kept(labels: Any, max_documents: int, rng: np.random.Generator) -> Any:
+    """Positions of the documents of a group that stay, in its order."""
+    positives = np.flatnonzero(labels > 0)
+    best = positives[np.argsort(-labels[positives], kind="stable")][:max_documents]
+    others = rng.permutation(np.flatnonzero(labels <= 0))[: max_documents - len(best)]
+    return np.sort(np.concatenate([best, others]))
 
 
 def triples_to_groups(triples: pa.Table) -> pa.Table:
@@ -76,6 +111,10 @@ def as_groups(samples: Any) -> pa.Table:
     """
     if isinstance(samples, pa.Table):
         return _checked(_table_to_groups(samples))
+    if isinstance(samples, Path) or (isinstance(samples, str) and Path(samples).expanduser().exists()):
+        from ranker.data.formats.example_files import read_examples
+
+        return _checked(read_examples(samples, split="train").select(GROUPS.names))
     if isinstance(samples, Mapping | str) or not isinstance(samples, Iterable):
         raise DataError(f"training examples are a {type(samples).__name__}: {shown(samples)}; give {FORMS}")
     rows = [_unmined(row) for row in samples]

@@ -2,16 +2,19 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ranker.data.errors import DataError
-from ranker.data.splits import Splits, sample_splits
-from ranker.schemas import CORPUS, QRELS, QUERIES
+from ranker.data.errors import DataError, Mistakes
+from ranker.data.pieces import tables_of
+from ranker.data.source import Source
+from ranker.schemas import CORPUS, ID_TRIPLES, QRELS, QUERIES, RUN
 
 log = logging.getLogger(__name__)
 
@@ -19,40 +22,42 @@ PREFIX = "ir_datasets:"
 _SPLIT_NAMES = ("train", "dev", "test", "validation")
 # Its own defaults wait 15 s three times a mirror; without a network that looks like a hang.
 _IMPATIENT = {"IR_DATASETS_DL_TIMEOUT": "6", "IR_DATASETS_DL_TRIES": "2"}
-_CHUNK = 100_000
+# TREC DL: "binary measures treat 2 and 3 as relevant" (arXiv:2003.07820); DL-Hard is made of the same judgements.
+_GRADED_FROM_2 = ("trec-dl-20", "trec-dl-hard")
 
 
-def read_ir_dataset(
-    identifier: str | Mapping[str, str],
-    *,
-    max_documents: int | None = None,
-    max_queries: int | None = None,
-    seed: int = 0,
-) -> Splits:
+def open_ir_dataset(identifier: str | Mapping[str, str], *, max_triples: int = 0, candidates: bool = True) -> Source:
     """A data set of ir_datasets with every split below it, or several ids that share a corpus.
 
     Args:
         identifier: ``beir/scifact`` (its ``/train``, ``/dev``, ``/test`` are found), ``beir/scifact/test``
             (that split alone), or ``{"train": id, "dev": id}``.
-        max_documents, max_queries: seeded sample, see :func:`ranker.data.splits.sample_splits`.
-        seed: of the sample.
+        max_triples: of the training triples that the data set publishes, the first so many.
+        candidates: also read the ranked lists that it publishes, for other splits than train.
 
     Raises:
-        DataError: on an unknown id, or on one that is neither cached nor fetched in a few seconds.
+        DataError: on an unknown id. Reading one that is neither cached nor fetched in a few seconds raises it too.
     """
     import ir_datasets
 
     ids = {"": identifier} if isinstance(identifier, str) else dict(identifier)
     opened = {split: _opened(ir_datasets, name) for split, name in ids.items()}
     if isinstance(identifier, str):
-        opened = _splits_of(ir_datasets, identifier, opened[""])
-    first = next(iter(opened.values()))
-    name = ids[next(iter(ids))]
-    with _fetched(name):
-        corpus = _corpus(first, name)
-        queries, qrels = _queries(opened.values()), {split: _qrels(source) for split, source in opened.items()}
-    data = Splits(name.replace("/", "-"), corpus, queries, qrels)
-    return sample_splits(data, max_documents, max_queries, seed)
+        ids, opened = _splits_of(ir_datasets, identifier, opened[""])
+    name = next(iter(ids.values())) if isinstance(identifier, Mapping) else identifier
+    sources = _Sources(ids, opened, max_triples, candidates)
+    return Source(
+        name=name.replace("/", "-"),
+        format="ir_datasets",
+        corpus=[IrDocuments(next(iter(ids.values())))],
+        queries=sources.queries,
+        qrels=sources.qrels,
+        run=sources.run,
+        triples=sources.triples,
+        relevance_levels={split: 2 for split, each in ids.items() if any(mark in each for mark in _GRADED_FROM_2)},
+        corpus_name=f"the documents of ir_datasets:{name}",
+        queries_name=f"the queries of ir_datasets:{name}",
+    )
 
 
 def _opened(library: Any, name: str) -> Any:
@@ -65,32 +70,139 @@ def _opened(library: Any, name: str) -> Any:
         ) from None
 
 
-def _splits_of(library: Any, name: str, whole: Any) -> dict[str, Any]:
+def _splits_of(library: Any, name: str, whole: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """Split -> id, and split -> data set."""
     if whole.has_qrels():
         last = name.rpartition("/")[2]
-        return {last if last in _SPLIT_NAMES else "test": whole}
-    found = {}
+        split = {"validation": "dev"}.get(last, last) if last in _SPLIT_NAMES else "test"
+        return {split: name}, {split: whole}
+    ids, found = {}, {}
     for split in _SPLIT_NAMES:
         try:
             below = library.load(f"{name}/{split}")
         except KeyError:
             continue
         if below.has_qrels() and below.has_queries():
-            found["dev" if split == "validation" else split] = below
+            ours = "dev" if split == "validation" else split
+            ids[ours], found[ours] = f"{name}/{split}", below
     if not found or not whole.has_docs():
         raise DataError(f"ir_datasets:{name} has no judgements below it; choose a narrower id, such as {name}/dev")
-    return found
+    return ids, found
+
+
+@dataclass(frozen=True)
+class IrDocuments:
+    """All documents of a data set, in its own order."""
+
+    name: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Not known; it is one stream, which one process reads."""
+        return 0
+
+    def tables(self, mistakes: Mistakes) -> Iterator[pa.Table]:
+        """CORPUS. A document type without a field ``text`` is read as it says itself: ``default_text()``."""
+        import ir_datasets
+
+        with fetched(self.name):
+            yield from tables_of((_row(doc) for doc in ir_datasets.load(self.name).docs_iter()), CORPUS)
+
+    def places(self, doc_ids: set[str]) -> Iterator[tuple[str, str]]:
+        """Number of the document in the order of the data set."""
+        import ir_datasets
+
+        for number, doc in enumerate(ir_datasets.load(self.name).docs_iter(), 1):
+            if doc.doc_id in doc_ids:
+                yield doc.doc_id, f"ir_datasets:{self.name}, document {number}"
+
+
+def _row(doc: Any) -> tuple[str, str, str]:
+    if hasattr(doc, "text"):
+        return doc.doc_id, getattr(doc, "title", "") or "", doc.text or ""
+    # The title, where there is one, is a part of what it says of itself.
+    return doc.doc_id, "", doc.default_text() or ""
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What hangs on the queries of the splits."""
+
+    ids: Mapping[str, str]
+    opened: Mapping[str, Any]
+    max_triples: int
+    candidates: bool
+
+    def queries(self, mistakes: Mistakes) -> pa.Table:
+        texts: dict[str, str] = {}
+        for split, source in self.opened.items():
+            with fetched(self.ids[split]):
+                for query in source.queries_iter():
+                    text = query.text if hasattr(query, "text") else query.default_text()
+                    if texts.setdefault(query.query_id, text) != text:
+                        place = f"ir_datasets:{self.ids[split]}"
+                        mistakes.add(place, f"query {query.query_id!r} has another text in another split; read one")
+        return pa.table([list(texts), list(texts.values())], schema=QUERIES)
+
+    def qrels(self, mistakes: Mistakes) -> dict[str, pa.Table]:
+        found = {}
+        for split, source in self.opened.items():
+            with fetched(self.ids[split]):
+                rows = ((each.query_id, each.doc_id, each.relevance) for each in source.qrels_iter())
+                found[split] = _table(rows, QRELS)
+        return found
+
+    def run(self, mistakes: Mistakes) -> pa.Table | None:
+        tables = []
+        for split, source in self.opened.items():
+            if self.candidates and split != "train" and source.has_scoreddocs():
+                with fetched(self.ids[split]):
+                    rows = ((each.query_id, each.doc_id, each.score, 0) for each in source.scoreddocs_iter())
+                    tables.append(ranked(_table(rows, RUN)))
+        return pa.concat_tables(tables) if tables else None
+
+    def triples(self, mistakes: Mistakes) -> dict[str, pa.Table]:
+        source = self.opened.get("train")
+        if not self.max_triples or source is None:
+            return {}
+        if not source.has_docpairs():
+            raise DataError(f"ir_datasets:{self.ids['train']} publishes no training triples; leave max_triples out")
+        with fetched(self.ids["train"]):
+            pairs = islice(source.docpairs_iter(), self.max_triples)
+            return {"train": _table(((p.query_id, p.doc_id_a, p.doc_id_b) for p in pairs), ID_TRIPLES)}
+
+
+def _table(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """Millions of rows without as many Python tuples at once."""
+    return pa.concat_tables([schema.empty_table(), *tables_of(iter(rows), schema)])
+
+
+def ranked(run: pa.Table) -> pa.Table:
+    """RUN with ranks by falling score; equal scores stay in the order of the file."""
+    order = pa.table({"query": run["query_id"].combine_chunks().dictionary_encode().indices, "score": run["score"]})
+    places = pc.sort_indices(order, [("query", "ascending"), ("score", "descending")])  # stable
+    sorted_run = run.take(places)
+    frame = sorted_run.select(["query_id"]).to_pandas()
+    ranks = (frame.groupby("query_id", sort=False).cumcount() + 1).astype("int32")
+    return sorted_run.set_column(3, RUN.field("rank"), pa.array(ranks))
+
+
+def _is_no_failure(record: logging.LogRecord) -> bool:
+    """Each try and each mirror that fails is told on its own; the error at the end says it once."""
+    return not record.getMessage().lower().startswith("download ")
 
 
 @contextmanager
-def _fetched(name: str) -> Iterator[None]:
+def fetched(name: str) -> Iterator[None]:
     """Impatient downloads, and one clear error for everything that goes wrong in them."""
     before = {key: os.environ.get(key) for key in _IMPATIENT}
     for key, value in _IMPATIENT.items():
         os.environ.setdefault(key, value)
+    downloads = logging.getLogger("ir_datasets")
+    downloads.addFilter(_is_no_failure)
     try:
         yield
-    except DataError:
+    except (DataError, GeneratorExit):
         raise
     except Exception as error:  # requests, hash, archive and disk errors of many libraries
         from ir_datasets.util import home_path
@@ -98,52 +210,11 @@ def _fetched(name: str) -> Iterator[None]:
         raise DataError(
             f"ir_datasets:{name} is not in {home_path()} and could not be fetched "
             f"({type(error).__name__}: {str(error)[:200]}). On a machine with a network run "
-            f"`ir_datasets export {name} docs > /dev/null` and copy that folder here (IR_DATASETS_HOME names another "
-            "place), or point data.source at a copy in BEIR layout"
+            f"`for part in docs queries qrels; do ir_datasets export {name} $part > /dev/null; done` and copy that "
+            "folder here (IR_DATASETS_HOME names another place), or point data.source at a copy in BEIR, TREC or MS "
+            "MARCO layout"
         ) from error
     finally:
+        downloads.removeFilter(_is_no_failure)
         for key in [key for key, value in before.items() if value is None]:
             os.environ.pop(key, None)
-
-
-def _corpus(source: Any, name: str) -> pa.Table:
-    tables, start, total = [], time.monotonic(), 0
-    for rows in _chunks((doc.doc_id, _title(doc), _body(doc)) for doc in source.docs_iter()):
-        tables.append(pa.table([list(column) for column in zip(*rows, strict=True)], schema=CORPUS))
-        total += len(rows)
-        log.info("%s: %d documents, %.0f a second", name, total, total / (time.monotonic() - start))
-    return pa.concat_tables(tables) if tables else CORPUS.empty_table()
-
-
-def _chunks(rows: Iterable[tuple[str, str, str]]) -> Iterator[list[tuple[str, str, str]]]:
-    chunk: list[tuple[str, str, str]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _title(document: Any) -> str:
-    return getattr(document, "title", "") or ""
-
-
-def _body(document: Any) -> str:
-    if hasattr(document, "text"):
-        return document.text or ""
-    return document.default_text()  # every document type of ir_datasets says what to read of it
-
-
-def _queries(sources: Iterable[Any]) -> pa.Table:
-    texts: dict[str, str] = {}
-    for source in sources:
-        for query in source.queries_iter():
-            texts.setdefault(query.query_id, query.text if hasattr(query, "text") else query.default_text())
-    return pa.table([list(texts), list(texts.values())], schema=QUERIES)
-
-
-def _qrels(source: Any) -> pa.Table:
-    rows = [(judged.query_id, judged.doc_id, judged.relevance) for judged in source.qrels_iter()]
-    return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=QRELS)

@@ -1,12 +1,11 @@
 """Data sets as a notebook asks for them: ``train, val, test = MSMARCODataLoader().load_and_split()``."""
 
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import Any, Literal
 
 from ranker.data.catalog import load_splits
-from ranker.data.splits import hold_out_missing
+from ranker.data.datasets import DATASETS
+from ranker.data.splits import Splits, hold_out_missing
 from ranker.schemas import QRELS, QUERIES, Collection
 
 
@@ -25,31 +24,35 @@ class DataLoader:
     def load_and_split(self) -> tuple[Collection, Collection, Collection]:
         """Train, dev and test collections over one corpus.
 
-        Where the source has no dev or test split, each is a seeded tenth of its train queries. A source that is for
-        measuring only gives an empty train collection.
+        Where the source has no dev or test split, each is a seeded tenth of its train queries, cut so that no document
+        is relevant in two of them. A source that is for measuring only gives an empty train collection. The documents
+        stay on the disk (see :func:`ranker.data.load`).
 
         Raises:
             ranker.data.DataError: on files that are not what they should be, or a data set that cannot be fetched.
         """
         loaded, _ = hold_out_missing(load_splits(self.source, **{"seed": self.seed, **self.options}), self.seed)
         train, dev, test = (
-            loaded.collection(split) if split in loaded.qrels else _empty(loaded.name, split, loaded.corpus)
+            loaded.collection(split) if split in loaded.qrels else _empty(loaded, split)
             for split in ("train", "dev", "test")
         )
         return train, dev, test
 
 
-def _empty(name: str, split: str, corpus: pa.Table) -> Collection:
-    return Collection(name, split, corpus, QUERIES.empty_table(), QRELS.empty_table())
+def _empty(data: Splits, split: str) -> Collection:
+    return Collection(data.name, split, data.corpus, QUERIES.empty_table(), QRELS.empty_table())
 
 
 class MSMARCODataLoader(DataLoader):
     """MS MARCO passages: train queries, dev/small, and TREC DL 2019 as test.
 
     Args:
-        path: a copy in BEIR layout. None: fetched by ir_datasets (1 GB) into its cache.
+        path: a copy: the files that MS MARCO publishes, or any other known format. None: fetched by ir_datasets (1 GB)
+            into its cache.
         max_documents, max_queries: a seeded sample that keeps every judged document. None: all.
-        seed: of the sample.
+        max_triples: of the official training triples, the first so many; ``DataPreprocessor.create_triples`` gives just
+            those then.
+        allow_missing: keep judgements of documents that are not there. seed: of the sample.
     """
 
     def __init__(
@@ -58,46 +61,80 @@ class MSMARCODataLoader(DataLoader):
         *,
         max_documents: int | None = None,
         max_queries: int | None = None,
+        max_triples: int | None = None,
+        allow_missing: bool | None = None,
         seed: int = 13,
     ) -> None:
-        super().__init__("msmarco", seed=seed, path=path, max_documents=max_documents, max_queries=max_queries)
+        super().__init__(
+            "msmarco",
+            seed=seed,
+            path=path,
+            max_documents=max_documents,
+            max_queries=max_queries,
+            max_triples=max_triples,
+            allow_missing=allow_missing,
+        )
 
 
 class QuoraDataLoader(DataLoader):
-    """Quora duplicate questions, as BEIR cut them: dev and test; the arguments are those of MSMARCODataLoader."""
+    """Quora duplicate questions: as BEIR cut them (dev and test), or the labelled pairs that Quora published.
+
+    Args:
+        path: a copy in any known format. form: ``retrieval`` or ``pairs``; a copy tells by itself.
+        max_documents, max_queries, allow_missing, seed: see MSMARCODataLoader.
+    """
 
     def __init__(
         self,
         path: str | None = None,
         *,
+        form: Literal["retrieval", "pairs"] = "retrieval",
         max_documents: int | None = None,
         max_queries: int | None = None,
+        allow_missing: bool | None = None,
         seed: int = 13,
     ) -> None:
-        super().__init__("quora", seed=seed, path=path, max_documents=max_documents, max_queries=max_queries)
+        super().__init__(
+            "quora",
+            seed=seed,
+            path=path,
+            form=form,
+            max_documents=max_documents,
+            max_queries=max_queries,
+            allow_missing=allow_missing,
+        )
 
 
 class TRECDLDataLoader(DataLoader):
-    """TREC Deep Learning passages, for measuring only.
+    """TREC Deep Learning passages, for measuring only; binary measures count judgements of 2 and above.
 
     Args:
-        year: 2019 or 2020. path, max_documents, seed: see MSMARCODataLoader.
+        year: 2019 to 2022. path, max_documents, allow_missing, seed: see MSMARCODataLoader.
     """
 
     def __init__(
-        self, year: int = 2019, path: str | None = None, *, max_documents: int | None = None, seed: int = 13
+        self,
+        year: int = 2019,
+        path: str | None = None,
+        *,
+        max_documents: int | None = None,
+        allow_missing: bool | None = None,
+        seed: int = 13,
     ) -> None:
-        if year not in (2019, 2020):
-            raise ValueError(f"year {year}: TREC DL passages are there for 2019 and 2020")
-        super().__init__(f"trec-dl-{year}", seed=seed, path=path, max_documents=max_documents)
+        years = sorted(int(name.rpartition("-")[2]) for name in DATASETS if name.startswith("trec-dl-"))
+        if year not in years:
+            raise ValueError(f"year {year}: TREC DL passages are there for {years[0]} to {years[-1]}")
+        super().__init__(
+            f"trec-dl-{year}", seed=seed, path=path, max_documents=max_documents, allow_missing=allow_missing
+        )
 
 
 class BEIRDataLoader(DataLoader):
     """A BEIR data set.
 
     Args:
-        name_or_path: a name such as ``scifact``, fetched by ir_datasets, or the path of a folder or zip.
-        max_documents, max_queries, seed: see MSMARCODataLoader.
+        name_or_path: a name such as ``scifact`` or ``cqadupstack/android``, or the path of a folder or zip.
+        max_documents, max_queries, allow_missing, seed: see MSMARCODataLoader.
     """
 
     def __init__(
@@ -106,11 +143,14 @@ class BEIRDataLoader(DataLoader):
         *,
         max_documents: int | None = None,
         max_queries: int | None = None,
+        allow_missing: bool | None = None,
         seed: int = 13,
     ) -> None:
-        is_path = Path(name_or_path).expanduser().exists() or "/" in name_or_path or name_or_path.endswith(".zip")
-        source = name_or_path if is_path else f"ir_datasets:beir/{name_or_path}"
-        super().__init__(source, seed=seed, max_documents=max_documents, max_queries=max_queries)
+        named = name_or_path.removeprefix("beir/")
+        source = f"beir/{named}" if f"beir/{named}" in DATASETS else str(name_or_path)
+        super().__init__(
+            source, seed=seed, max_documents=max_documents, max_queries=max_queries, allow_missing=allow_missing
+        )
 
 
 class PydocsDataLoader(DataLoader):
@@ -125,18 +165,33 @@ class PydocsDataLoader(DataLoader):
 
 
 class CustomDataLoader(DataLoader):
-    """Your own folder or zip in BEIR layout: corpus.jsonl, queries.jsonl, qrels/train.tsv.
+    """Your own data: a folder, zip or file in BEIR, TREC or MS MARCO layout, Parquet, or training examples.
 
     Args:
-        path: of the folder or zip. max_documents, max_queries, seed: see MSMARCODataLoader.
+        path: of the folder, zip or file. format: None: seen from the files.
+        encoding: a codec of Python's; None: UTF-8. max_documents, max_queries, allow_missing, seed: see
+            MSMARCODataLoader. options: of the format, such as ``columns={"query": "question"}``.
     """
 
     def __init__(
         self,
-        path: str,
+        path: str | Path,
         *,
+        format: str | None = None,
+        encoding: str | None = None,
         max_documents: int | None = None,
         max_queries: int | None = None,
+        allow_missing: bool | None = None,
         seed: int = 13,
+        **options: Any,
     ) -> None:
-        super().__init__(str(path), seed=seed, max_documents=max_documents, max_queries=max_queries)
+        super().__init__(
+            str(path),
+            seed=seed,
+            format=format,
+            encoding=encoding,
+            max_documents=max_documents,
+            max_queries=max_queries,
+            allow_missing=allow_missing,
+            **options,
+        )

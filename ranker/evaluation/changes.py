@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from ranker.evaluation.comparison import Comparison
 from ranker.evaluation.significance import SAME
 from ranker.measures import order_run
-from ranker.schemas import Collection, document_texts
+from ranker.schemas import Collection
 
 # Documents shown of a query: the new top ones, then relevant ones that lie deeper or were lost.
 TOP = 3
@@ -92,9 +92,7 @@ class _Teller:
     def _read_texts(self, collection: Collection) -> dict[str, str]:
         shown = {doc_id for ranks in self._ranks for docs in ranks.values() for doc_id in docs}
         shown |= {doc_id for docs in self._relevance.values() for doc_id in docs}
-        wanted = pa.array(sorted(shown), pa.string())
-        corpus = collection.corpus.filter(pc.is_in(collection.corpus["doc_id"], wanted))
-        return dict(zip(corpus["doc_id"].to_pylist(), document_texts(corpus), strict=True))
+        return collection.texts(shown)
 
     def one(self, query_id: str) -> QueryChange:
         before, after = (ranks.get(query_id, {}) for ranks in self._ranks)

@@ -84,6 +84,7 @@ def compare_runs(
     qrels: pa.Table,
     measures: Sequence[str] = DEFAULT_MEASURES,
     *,
+    relevance_level: int = 1,
     permutations: int = 10_000,
     seed: int = 13,
 ) -> Comparison:
@@ -91,10 +92,13 @@ def compare_runs(
 
     P-values of a measure are corrected for the number of baselines.
 
+    Args:
+        relevance_level: as :func:`ranker.measures.evaluate_run` takes it. permutations, seed: of the test.
+
     Raises:
         ValueError: without a run or without judgements. MeasureError, SchemaError: as :func:`evaluate_run`.
     """
-    scores = _score(runs, qrels, measures)
+    scores = _score(runs, qrels, measures, relevance_level)
     *baselines, system = scores
     pairs = {baseline: (baseline, system) for baseline in baselines}
     return Comparison(tuple(measures), scores, _test(scores, pairs, measures, permutations, seed))
@@ -116,12 +120,14 @@ def compare_with_first(
     return Comparison(tuple(measures), scores, tests).as_dict()
 
 
-def _score(runs: Mapping[str, pa.Table], qrels: pa.Table, measures: Sequence[str]) -> dict[str, Scores]:
+def _score(
+    runs: Mapping[str, pa.Table], qrels: pa.Table, measures: Sequence[str], relevance_level: int = 1
+) -> dict[str, Scores]:
     if not runs:
         raise ValueError("no run to compare; give one or more")
     if not qrels.num_rows:
         raise ValueError(f"no judgements to compare by; a QRELS table has {QRELS.names}, one row a judged document")
-    return {system: evaluate_run(run, qrels, measures) for system, run in runs.items()}
+    return {system: evaluate_run(run, qrels, measures, relevance_level=relevance_level) for system, run in runs.items()}
 
 
 def _test(

@@ -114,7 +114,12 @@ def _make(config: Experiment, model: str, work: Path) -> dict[str, Any]:
     runs |= _final_lists(reranked.run, runs["retriever"], settings.scoring.interpolation)
     _write_runs(work, runs, first, collection.qrels)
     comparison = compare_runs(
-        runs, collection.qrels, settings.measures, permutations=settings.significance_permutations, seed=config.seed
+        runs,
+        collection.qrels,
+        settings.measures,
+        relevance_level=collection.relevance_level,
+        permutations=settings.significance_permutations,
+        seed=config.seed,
     )
     speed = _speed(first, reranked, collection.queries.num_rows)
     _write_results(config, model, work, collection, runs, comparison, speed)
@@ -229,7 +234,8 @@ def _write_results(
         "experiment": config.name,
         "collection": config.data.source,
         "num_queries": collection.queries.num_rows,
-        "num_documents": collection.corpus.num_rows,
+        "num_documents": collection.documents.num_rows,
+        "relevance_level": collection.relevance_level,
         "depth": settings.depth,
         "model": model,
         "interpolation": settings.scoring.interpolation,

@@ -63,7 +63,9 @@ class RankerEvaluator:
     ) -> dict[str, float]:
         """Metric -> mean of the reranked lists over the judged queries, as :meth:`compare` describes them."""
         collection, runs = self._runs(test_data, metrics, candidates, depth, max_queries, seed)
-        return evaluate_run(runs["reranked"], collection.qrels, metrics).means
+        return evaluate_run(
+            runs["reranked"], collection.qrels, metrics, relevance_level=collection.relevance_level
+        ).means
 
     def compare(
         self,
@@ -91,7 +93,14 @@ class RankerEvaluator:
             ValueError: for samples of another shape. StageError: without judged queries. MeasureError.
         """
         collection, runs = self._runs(test_data, metrics, candidates, depth, max_queries, seed)
-        return compare_runs(runs, collection.qrels, metrics, permutations=permutations, seed=seed)
+        return compare_runs(
+            runs,
+            collection.qrels,
+            metrics,
+            relevance_level=collection.relevance_level,
+            permutations=permutations,
+            seed=seed,
+        )
 
     def _runs(
         self,

@@ -108,8 +108,13 @@ def subtitle(facts: Mapping[str, Any]) -> str:
     mix = f", {facts['interpolation']:.2f} of the retriever's score mixed in" if facts.get("interpolation") else ""
     return (
         f"{facts['num_queries']:,} test queries of {facts['collection']} ({facts['num_documents']:,} documents); "
-        f"the retriever's top {facts['depth']} reranked by {facts['model']}{mix}."
+        f"the retriever's top {facts['depth']} reranked by {facts['model']}{mix}.{_graded(facts)}"
     )
+
+
+def _graded(facts: Mapping[str, Any]) -> str:
+    level = facts.get("relevance_level", 1)
+    return "" if level == 1 else f" Binary measures count a document as relevant from a judgement of {level} on."
 
 
 def speed_note(speed: Mapping[str, Any], depth: int) -> str:
@@ -125,7 +130,9 @@ def speed_note(speed: Mapping[str, Any], depth: int) -> str:
 
 def reproduce(report: Report) -> str:
     """Commands that check the figures with another tool and run the stage again."""
-    official = " ".join(f"'{parse(measure)}'" for measure in report.comparison.measures)
+    official = " ".join(
+        f"'{parse(measure, report.collection.relevance_level)}'" for measure in report.comparison.measures
+    )
     return (
         f"# in this folder: the same figures from the run file alone\n"
         f"ir_measures qrels.trec runs/reranked.trec {official}\n"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ranker.config import ScoringConfig
 from ranker.manifest import write_json
-from ranker.schemas import RUN, Collection, document_texts, require
+from ranker.schemas import RUN, Collection, require
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +154,7 @@ def _shard(number: int, query_ids: list[str], run: pa.Table, collection: Collect
 
 def texts_of(run: pa.Table, collection: Collection) -> dict[str, str]:
     """doc_id -> text of the documents of RUN only: a corpus may be larger than memory as Python strings."""
-    corpus = collection.corpus.filter(pc.is_in(collection.corpus["doc_id"], pc.unique(run["doc_id"])))
-    return dict(zip(corpus["doc_id"].to_pylist(), document_texts(corpus), strict=True))
+    return collection.texts(run["doc_id"])
 
 
 def share_cores(num_workers: int, node_cores: Sequence[float]) -> tuple[int, int]:
@@ -190,7 +189,8 @@ def rerank_distributed(
     Every result is written to a temporary name and renamed, so an interrupted call loses only running shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shards = list(cut_shards(top_of(run, depth), collection))
+    top = top_of(run, depth)
+    shards = list(cut_shards(top, collection.in_memory(top["doc_id"])))
     missing = [shard for shard in shards if not (folder / shard.file_name).is_file()]
     if not shards:
         return Reranked(RUN.empty_table(), 0, 0.0, 0, ())

@@ -23,8 +23,8 @@ from ranker.manifest import Done, fingerprint_path, read_manifest, run_stage, wr
 from ranker.pretrained import resolve
 from ranker.retrieval.shards import INDEX_FILE, shard_folder
 from ranker.retrieval.stores import STORES
-from ranker.schemas import CORPUS, document_texts, read_table
-from ranker.session import connected
+from ranker.schemas import StoredCorpus, document_texts
+from ranker.session import connected, quiet_ray_data
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def build_index(config: Experiment) -> Done:
     STORES[index.store]  # an unknown name fails before hours of encoding
 
     def make(work: Path) -> dict[str, Any]:
-        corpus = read_table(data / "corpus", CORPUS)
+        corpus = StoredCorpus(data / "corpus")
         if not corpus.num_rows:
             raise ValueError(f"{data}: the corpus is empty; check the stage data")
         parts = plan_parts(corpus.num_rows, index.shard_size)
@@ -95,7 +95,7 @@ def part_file(folder: Path, part: Part) -> Path:
     return folder / "embeddings" / f"part-{part.number:05d}.parquet"
 
 
-def _encode_missing(work: Path, corpus: pa.Table, parts: list[Part], config: Experiment) -> int:
+def _encode_missing(work: Path, corpus: StoredCorpus, parts: list[Part], config: Experiment) -> int:
     (work / "embeddings").mkdir(exist_ok=True)
     missing = [part for part in parts if not part_file(work, part).is_file()]
     total = sum(part.length for part in missing)
@@ -107,9 +107,9 @@ def _encode_missing(work: Path, corpus: pa.Table, parts: list[Part], config: Exp
     start = last = time.monotonic()
     done = 0
     with connected(config.ray):
-        for number, vectors in _encoded(corpus, missing, config.index):
+        for number, doc_ids, vectors in _encoded(corpus, missing, config.index):
             part = by_number[number]
-            _write_part(work, part, corpus["doc_id"].slice(part.start, part.length), vectors)
+            _write_part(work, part, doc_ids, vectors)
             done += part.length
             now = time.monotonic()
             if now - last > 5 or done == total:
@@ -118,19 +118,21 @@ def _encode_missing(work: Path, corpus: pa.Table, parts: list[Part], config: Exp
     return total
 
 
-def _encoded(corpus: pa.Table, parts: list[Part], index: IndexConfig) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Vectors of each part, in the order in which the actors finish them."""
-    _quiet_ray_data()
+def _encoded(
+    corpus: StoredCorpus, parts: list[Part], index: IndexConfig
+) -> Iterator[tuple[int, pa.ChunkedArray, NDArray[np.float32]]]:
+    """Number, doc_ids and vectors of each part, in the order in which the actors finish them.
+
+    The actors read the documents of a part themselves: no process holds more of the corpus than a file of it.
+    """
+    quiet_ray_data()
     workers = min(index.num_workers, len(parts))
-    blocks = []
-    for part in parts:
-        rows = corpus.slice(part.start, part.length)
-        numbers = pa.array(np.full(part.length, part.number, dtype=np.int32))
-        blocks.append(pa.table({"part": numbers, "text": document_texts(rows)}))
-    stream = ray.data.from_arrow(blocks).map_batches(
+    rows = [{"part": part.number, "start": part.start, "length": part.length} for part in parts]
+    options = (index.model, index.max_length, index.precision, index.batch_size, index.cpus_per_worker)
+    stream = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         EncodeDocuments,
-        fn_constructor_args=(index.model, index.max_length, index.precision, index.batch_size, index.cpus_per_worker),
-        batch_size=None,  # a block at a time: a part stays together
+        fn_constructor_args=(corpus.folder, *options),
+        batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=index.cpus_per_worker,
@@ -138,35 +140,34 @@ def _encoded(corpus: pa.Table, parts: list[Part], index: IndexConfig) -> Iterato
         zero_copy_batch=True,
     )
     for batch in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        numbers = np.asarray(batch["part"])
-        vectors = _matrix(batch["embedding"])
+        table = pa.table(batch)
+        numbers, vectors = np.asarray(table["part"]), _matrix(table["embedding"])
         for number in dict.fromkeys(numbers.tolist()):
-            yield number, vectors[numbers == number]
-
-
-def _quiet_ray_data() -> None:
-    """Ray Data's own progress off: these log lines say the same in documents."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say that they are off
+            rows_of = numbers == number
+            yield number, table["doc_id"].filter(pa.array(rows_of)), vectors[rows_of]
 
 
 class EncodeDocuments:
-    """A Ray Data actor: a batch (part, text) becomes (part, embedding)."""
+    """A Ray Data actor: parts (part, start, length) of a stored corpus become (part, doc_id, embedding)."""
 
     def __init__(
-        self, model: str, max_length: int | None, precision: Any, batch_size: int, cpus_per_worker: float
+        self, corpus: Path, model: str, max_length: int | None, precision: Any, batch_size: int, cpus_per_worker: float
     ) -> None:
         from ranker.retrieval.encoder import Encoder
 
+        self.corpus = StoredCorpus(corpus)
         threads = max(1, round(cpus_per_worker))
         self.encoder = Encoder(model, max_length, precision, batch_size=batch_size, threads=threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Embed the texts of a batch; rows stay in order."""
-        vectors = self.encoder.encode_documents(batch["text"].to_pylist())
-        return pa.table({"part": batch["part"], "embedding": _column(vectors)})
+        """Embed the documents of some parts; rows stay in order."""
+        tables = []
+        for part in batch.to_pylist():
+            rows = self.corpus.rows(part["start"], part["length"])
+            numbers = pa.array(np.full(rows.num_rows, part["part"], dtype=np.int32))
+            vectors = self.encoder.encode_documents(document_texts(rows))
+            tables.append(pa.table({"part": numbers, "doc_id": rows["doc_id"], "embedding": _column(vectors)}))
+        return pa.concat_tables(tables)
 
 
 def _column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:

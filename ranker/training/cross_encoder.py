@@ -80,7 +80,7 @@ class CrossEncoderTrainer:
 
         Args:
             train_samples: (query, positive, negative) triples, (query, document, label) pairs, dicts with these
-                names, the results of HardNegativeMiner, or an Arrow table of TRIPLES, PAIRS or GROUPS.
+                names, the results of HardNegativeMiner, a table of TRIPLES, PAIRS or GROUPS, or the path of examples.
             epochs: passes over the queries. learning_rate: the peak.
             batch_size: queries a forward pass, over all workers; ``gradient_accumulation_steps`` of them make an
                 optimiser step.

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker.config import Experiment
@@ -50,7 +49,7 @@ def mine(config: Experiment) -> Done:
         if "train" not in stored_splits(data):
             raise StageError(f"{data}: has no train split to mine for, only {stored_splits(data)}")
         with connected(config.ray):
-            outcome = _mine_train(work, open_collection(data, "train"), index, config)
+            outcome = _mine_train(work, open_collection(data, "train").in_memory(), index, config)
             return {**outcome, **_keep_dev(work, data, index, config)}
 
     return run_stage("mine", config.folder("mine"), {**config.mine.identity(), "seed": config.seed}, inputs, make)
@@ -100,8 +99,9 @@ def find_candidates(train: Collection, index: Path, k: int, batch_size: int = 64
     positives: list[list[int]] = [[] for _ in query_ids]
     negatives: list[list[int]] = [[] for _ in query_ids]
     for judged in train.qrels.to_pylist():
-        known = positives if judged["relevance"] > 0 else negatives
-        known[row_of[judged["query_id"]]].append(position[judged["doc_id"]])
+        known = positives if judged["relevance"] >= max(1, train.relevance_level) else negatives
+        if judged["doc_id"] in position:  # data.options.allow_missing lets judgements of other documents through
+            known[row_of[judged["query_id"]]].append(position[judged["doc_id"]])
     vectors = encode_queries(index, train.queries, batch_size=batch_size)
     run = search_encoded(index, train.queries, vectors, k)
     rows = np.array([row_of[query_id] for query_id in run["query_id"].to_pylist()], dtype=np.int64)
@@ -179,7 +179,7 @@ def _keep_dev(work: Path, data: Path, index: Path, config: Experiment) -> dict[s
 
 def candidate_groups(collection: Collection, run: pa.Table) -> pa.Table:
     """GROUPS with ``doc_ids``: each query's RUN in rank order, labels are the relevance, 0 without judgement."""
-    texts = collection.texts()
+    texts = collection.texts(run["doc_id"])
     relevance = {(j["query_id"], j["doc_id"]): max(0, j["relevance"]) for j in collection.qrels.to_pylist()}
     found: dict[str, list[str]] = {}
     for row in run.sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist():
@@ -200,8 +200,7 @@ def candidate_groups(collection: Collection, run: pa.Table) -> pa.Table:
 
 def _answered(collection: Collection) -> Collection:
     """Only the queries with a relevant document."""
-    relevant = collection.qrels.filter(pc.greater(collection.qrels["relevance"], 0))
-    return collection.with_queries(pc.unique(relevant["query_id"]).to_pylist())
+    return collection.with_queries(collection.relevant()["query_id"].unique().to_pylist())
 
 
 def _sample(collection: Collection, count: int | None, seed: int) -> Collection:

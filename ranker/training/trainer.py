@@ -18,12 +18,15 @@ from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
 from ranker.config import Experiment, TrainConfig
-from ranker.manifest import Done, StageError, fingerprint_path, read_manifest, run_stage, write_text
+from ranker.data.formats.example_files import read_examples
+from ranker.manifest import MANIFEST, Done, StageError, fingerprint_path, read_manifest, run_stage, write_text
 from ranker.pretrained import resolve
 from ranker.schemas import GROUPS, read_table
 from ranker.session import connected, worker_environment
@@ -76,12 +79,23 @@ def fit(config: Experiment, callbacks: Sequence[ray.train.UserCallback] = ()) ->
 def _groups_file(config: Experiment) -> Path:
     named = config.train.groups
     place = Path(named).expanduser().absolute() if named else config.folder("mine")
-    if place.is_file():
+    if place.is_file() or (named and place.is_dir() and not (place / MANIFEST).exists()):
         return place
     if not place.exists() and named:
-        raise StageError(f"train.groups {named!r}: no such file or folder; name a Parquet file of GROUPS")
+        raise StageError(
+            f"train.groups {named!r}: no such file or folder; name a finished stage `mine`, Parquet of GROUPS, or "
+            "training examples in a format that `ranker data inspect` knows"
+        )
     read_manifest(place)
     return place / GROUPS_NAME
+
+
+def _open_groups(source: Path) -> pa.Table:
+    """GROUPS as they are, or made of training examples in another form."""
+    files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    if files and files[0].suffix == ".parquet" and set(GROUPS.names) <= set(pq.read_schema(files[0]).names):
+        return read_table(source, GROUPS)
+    return read_examples(source, split="train")
 
 
 def _inputs(source: Path, train: TrainConfig) -> dict[str, str]:
@@ -95,7 +109,7 @@ def _inputs(source: Path, train: TrainConfig) -> dict[str, str]:
 def _train(
     config: Experiment, source: Path, work: Path, inputs: Mapping[str, str], callbacks: Sequence[ray.train.UserCallback]
 ) -> Mapping[str, Any]:
-    groups = read_table(source, GROUPS)
+    groups = _open_groups(source)
     if not groups.num_rows:
         raise StageError(f"{source}: holds no groups; mine from more queries")
     write_group_file(groups, work / GROUP_FILE)

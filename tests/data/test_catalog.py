@@ -9,6 +9,7 @@ from ranker.config import Experiment
 from ranker.data import catalog
 from ranker.data.catalog import DATASETS, load, load_splits, open_collection, prepare, save_collection
 from ranker.data.errors import DataError
+from ranker.data.paths import known_formats
 from ranker.data.splits import HELD_OUT_SHARE, Splits, hold_out_missing, rename_splits
 from ranker.manifest import StageError, read_manifest
 from ranker.schemas import CORPUS, QRELS, QUERIES, SchemaError
@@ -25,8 +26,8 @@ def test_prepare_stores_what_the_source_holds_and_says_how_much(pets: Path, tmp_
     assert done.outcome["queries"] == done.outcome["judgements"] == {"train": 6, "dev": 2, "test": 2}
     names = sorted(str(file.relative_to(done.folder)) for file in done.folder.rglob("*.*"))
     assert names == [
-        "corpus/part-00000.parquet", "manifest.json", "qrels/dev.parquet", "qrels/test.parquet", "qrels/train.parquet",
-        "queries.parquet",
+        "collection.json", "corpus/part-00000.parquet", "manifest.json", "qrels/dev.parquet", "qrels/test.parquet",
+        "qrels/train.parquet", "queries.parquet",
     ]  # fmt: skip
     stored, source = open_collection(done.folder, "test"), load(str(pets), "test")
     assert stored.corpus == source.corpus and stored.queries == source.queries and stored.qrels == source.qrels
@@ -71,9 +72,9 @@ def queries(count: int) -> Splits:
     ids = [f"q{n}" for n in range(count)]
     return Splits(
         "made",
-        pa.table([["d"], [""], ["text"]], schema=CORPUS),
+        pa.table([ids, [""] * count, ids], schema=CORPUS),
         pa.table([ids, ids], schema=QUERIES),
-        {"train": pa.table([ids, ["d"] * count, [1] * count], schema=QRELS)},
+        {"train": pa.table([ids, ids, [1] * count], schema=QRELS)},
     )
 
 
@@ -107,8 +108,8 @@ def test_options_are_checked_against_the_loader_all_at_once(pets: Path) -> None:
     ("source", "said"),
     [
         ("pydoc", "did you mean 'pydocs'"),
-        ("./nowhere", "no such folder or zip"),
-        ("nowhere.zip", "no such folder or zip"),
+        ("./nowhere", "no such file, folder or zip"),
+        ("nowhere.zip", "no such file, folder or zip"),
         ("ir_datasets:beir/scifax", "no data set 'beir/scifax'"),
     ],
 )
@@ -117,10 +118,12 @@ def test_an_unknown_source_says_what_is_known(source: str, said: str) -> None:
         load(source)
 
 
-def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_no_known_format_says_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("hello")
-    with pytest.raises(DataError, match="neither a folder nor a zip"):
+    with pytest.raises(DataError, match=r"data.txt: no known format in data.txt") as error:
         load(str(tmp_path / "data.txt"))
+    for name in known_formats():
+        assert f"\n  {name}: " in str(error.value)
 
 
 def test_the_fingerprint_of_pydocs_follows_the_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:

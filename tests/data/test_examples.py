@@ -1,8 +1,17 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from ranker.data.errors import DataError
-from ranker.data.examples import as_groups, groups_to_pairs, groups_to_triples, pairs_to_groups, triples_to_groups
+from ranker.data.examples import (
+    as_groups,
+    groups_to_lists,
+    groups_to_pairs,
+    groups_to_triples,
+    pairs_to_groups,
+    triples_to_groups,
+)
 from ranker.schemas import GROUPS, PAIRS, TRIPLES
 
 GROUP = {"query_id": "0", "query": "who barks", "documents": ["dog", "puppy", "cat"], "labels": [2.0, 1.0, 0.0]}
@@ -62,6 +71,31 @@ def test_every_form_of_the_same_examples_gives_the_same_group(samples: object) -
     expected = {"query_id": "0", "query": "q", "documents": ["a", "x", "y"], "labels": [1.0, 0.0, 0.0]}
     groups = as_groups(samples)
     assert groups.schema == GROUPS and groups.to_pylist() == [expected]
+
+
+def test_a_file_of_examples_is_its_train_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f'{{"query": "{split}", "pos": ["a"], "neg": ["b", "c"]}}\n')
+    found = as_groups(tmp_path).to_pylist()
+    assert [(row["query"], row["documents"], row["labels"]) for row in found] == [("train", list("abc"), [1, 0, 0])]
+    assert as_groups(str(tmp_path / "test.jsonl"))["query"].to_pylist() == ["test"]
+
+
+def test_lists_keep_every_positive_and_a_seeded_sample_of_the_others() -> None:
+    whole = groups_to_lists(GROUPS_TABLE)
+    assert whole.to_pylist()[0] == {"query": "who barks", "documents": ["dog", "puppy", "cat"], "labels": [2, 1, 0]}
+    assert groups_to_lists(GROUPS_TABLE.slice(1), 2)["documents"].to_pylist() == [["dog", "puppy"]]
+    many = pa.Table.from_pylist(
+        [{"query_id": "0", "query": "q", "documents": list("abcdefgh"), "labels": [0, 1, 0, 3, 0, 0, 0, 2]}],
+        schema=GROUPS,
+    )
+    lists = [groups_to_lists(many, 5, seed).to_pylist()[0] for seed in range(30)]
+    assert all(row["documents"] == sorted(row["documents"]) and len(row["documents"]) == 5 for row in lists)
+    assert all({"b", "d", "h"} <= set(row["documents"]) for row in lists)
+    assert {name for row in lists for name in row["documents"]} == set("abcdefgh")
+    assert groups_to_lists(many, 2).to_pylist()[0] == {"query": "q", "documents": ["d", "h"], "labels": [3, 2]}
+    with pytest.raises(DataError, match="max_documents 1 must be at least 2"):
+        groups_to_lists(many, 1)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,20 @@ def test_every_loader_takes_a_path(loader: type, pets: Path) -> None:
     assert (train.queries.num_rows, val.queries.num_rows, test.queries.num_rows) == (6, 2, 2)
 
 
-def test_trec_dl_is_there_for_two_years() -> None:
-    with pytest.raises(ValueError, match="year 2021"):
-        TRECDLDataLoader(2021)
+def test_trec_dl_is_there_for_four_years() -> None:
+    assert [TRECDLDataLoader(year).source for year in (2019, 2022)] == ["trec-dl-2019", "trec-dl-2022"]
+    with pytest.raises(ValueError, match="year 2023: TREC DL passages are there for 2019 to 2022"):
+        TRECDLDataLoader(2023)
+
+
+@pytest.mark.parametrize("name", ["scifact", "beir/scifact", "cqadupstack/android", "robust04"])
+def test_beir_sets_are_known_by_name(name: str) -> None:
+    assert BEIRDataLoader(name).source == f"beir/{name.removeprefix('beir/')}"
+
+
+def test_a_set_that_may_not_be_given_away_says_how_to_get_it() -> None:
+    with pytest.raises(DataError, match=r"beir/robust04: .*disks45/nocr/trec-robust-2004.*data.options.path"):
+        BEIRDataLoader("robust04").load_and_split()
 
 
 def tiny(relevance: dict[str, int], run: pa.Table | None = None) -> Collection:

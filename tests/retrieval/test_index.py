@@ -14,7 +14,7 @@ from ranker.retrieval.encoder import Encoder
 from ranker.retrieval.index import Part, build_index, embeddings_of, plan_parts
 from ranker.retrieval.retriever import Retriever
 from ranker.retrieval.search import search_index
-from ranker.schemas import CORPUS, QUERIES, RUN
+from ranker.schemas import CORPUS, QUERIES, RUN, StoredCorpus
 
 TEXTS = [
     "dog barks", "cat purrs", "goldfish eats flakes", "parrot repeats words", "rabbit chews hay",
@@ -39,11 +39,12 @@ def experiment(tmp_path: Path, model: str, **index: Any) -> Experiment:
     return config
 
 
-def encode_in_place(corpus: pa.Table, parts: list[Part], index: Any) -> Any:
+def encode_in_place(corpus: StoredCorpus, parts: list[Part], index: Any) -> Any:
     """What the actors do, without actors."""
     encoder = Encoder(index.model, index.max_length, index.precision, "cpu")
     for part in parts:
-        yield part.number, encoder.encode_documents(corpus["text"].slice(part.start, part.length).to_pylist())
+        rows = corpus.rows(part.start, part.length)
+        yield part.number, rows["doc_id"], encoder.encode_documents(rows["text"].to_pylist())
 
 
 def test_parts_cover_the_corpus_once_and_never_cross_a_shard() -> None:
@@ -105,10 +106,10 @@ def test_an_interrupted_run_keeps_what_was_encoded(
 
     def encode(corpus: pa.Table, parts: list[Part], index: Any) -> Any:
         asked.append([part.number for part in parts])
-        for number, vectors in encode_in_place(corpus, parts, index):
+        for number, doc_ids, vectors in encode_in_place(corpus, parts, index):
             if len(asked) == 1 and number == 2:
                 raise KeyboardInterrupt
-            yield number, vectors
+            yield number, doc_ids, vectors
 
     monkeypatch.setattr(module, "_encoded", encode)
     config = experiment(tmp_path, tiny_retriever)

@@ -3,11 +3,9 @@
 Column names are those of ir-measures and ir_datasets, so nothing is renamed at a boundary.
 """
 
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 CORPUS = pa.schema([("doc_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -24,6 +22,16 @@ GROUPS = pa.schema(
 )
 PAIRS = pa.schema([("query", pa.string()), ("document", pa.string()), ("label", pa.float32())])
 TRIPLES = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
+# The same by id, as MS MARCO publishes them (qidpidtriples).
+ID_TRIPLES = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), ("negative_id", pa.string())])
+# What GROUPS carries beside its columns where it is known: which documents they are, and a teacher's scores of them.
+EXAMPLES = pa.schema(
+    [
+        *GROUPS,
+        ("doc_ids", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
 
 SPLITS = ("train", "dev", "test")
 
@@ -56,72 +64,10 @@ def require(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Tabl
     return pa.table(columns, schema=pa.schema(fields))
 
 
-@dataclass(frozen=True)
-class Collection:
-    """Corpus, queries and judgements of one data set, cut to one split.
-
-    Args:
-        name: what the data set is called in logs and reports.
-        split: ``train``, ``dev`` or ``test``; ``all`` when it was never split.
-        corpus: CORPUS. queries: QUERIES. qrels: QRELS, judgements of these queries only.
-    """
-
-    name: str
-    split: str
-    corpus: pa.Table
-    queries: pa.Table
-    qrels: pa.Table
-    run: pa.Table | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        label = f"{self.name}/{self.split}"
-        for attribute, schema in (("corpus", CORPUS), ("queries", QUERIES), ("qrels", QRELS)):
-            table = require(getattr(self, attribute), schema, f"{label} {attribute}")
-            object.__setattr__(self, attribute, table)
-        if self.run is not None:
-            object.__setattr__(self, "run", require(self.run, RUN, f"{label} run"))
-
-    def __repr__(self) -> str:
-        return (
-            f"Collection({self.name!r}, split={self.split!r}, documents={self.corpus.num_rows}, "
-            f"queries={self.queries.num_rows}, judgements={self.qrels.num_rows})"
-        )
-
-    def with_queries(self, query_ids: list[str], split: str | None = None) -> "Collection":
-        """The same corpus with only these queries and their judgements, in the collection's own order."""
-        keep = pa.array(query_ids, pa.string())
-        queries = self.queries.filter(pc.is_in(self.queries["query_id"], keep))
-        qrels = self.qrels.filter(pc.is_in(self.qrels["query_id"], keep))
-        return replace(self, split=split or self.split, queries=queries, qrels=qrels)
-
-    def texts(self) -> dict[str, str]:
-        """doc_id -> what a model reads: title and text joined by a space, either alone when the other is empty."""
-        return dict(zip(self.corpus["doc_id"].to_pylist(), document_texts(self.corpus), strict=True))
-
-
 def document_texts(corpus: pa.Table) -> list[str]:
     """What a model reads of each row of CORPUS: ``title text``, without a leading or trailing space."""
     titles, texts = corpus["title"].to_pylist(), corpus["text"].to_pylist()
     return [f"{title or ''} {text or ''}".strip() for title, text in zip(titles, texts, strict=True)]
-
-
-@dataclass(frozen=True)
-class RankedDocument:
-    """One document of a reranked list.
-
-    Args:
-        doc_id, text: of the document. metadata: what the user stored beside it.
-        score: of the reranker (a logit through a sigmoid unless raw scores were asked for).
-        rank: 1 for the best. retrieval_score, retrieval_rank: of the first stage; None when there was none.
-    """
-
-    doc_id: str
-    text: str
-    score: float
-    rank: int
-    retrieval_score: float | None = None
-    retrieval_rank: int | None = None
-    metadata: dict[str, object] = field(default_factory=dict)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ranker.data.beir import read_beir, write_beir
 from ranker.data.errors import DataError
+from ranker.data.formats.beir import read_beir, write_beir
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 
@@ -26,11 +26,11 @@ QUERY = '{"_id": "01", "text": "who sings"}\n'
 def test_ids_stay_strings_and_every_split_is_found(pets: Path) -> None:
     data = read_beir(pets)
     assert sorted(data.qrels) == ["dev", "test", "train"]
-    assert "007" in data.corpus["doc_id"].to_pylist()
+    assert "007" in data.corpus.table()["doc_id"].to_pylist()
     test = data.collection("test")
     assert test.queries["query_id"].to_pylist() == ["q9", "q10"]
     assert test.qrels.to_pylist()[0] == {"query_id": "q9", "doc_id": "007", "relevance": 2}
-    assert test.corpus.num_rows == 10
+    assert test.corpus.num_rows == test.documents.num_rows == 10
 
 
 def test_a_zip_with_one_folder_and_gzipped_files_read_the_same(pets: Path, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_zip_with_one_folder_and_gzipped_files_read_the_same(pets: Path, tmp_p
                 target.write(file, inside)
     zipped, plain = read_beir(archive), read_beir(pets)
     assert zipped.name == plain.name == "pets"
-    assert zipped.corpus == plain.corpus and zipped.queries == plain.queries
+    assert zipped.corpus.table() == plain.corpus.table() and zipped.queries == plain.queries
     assert {split: table.to_pylist() for split, table in zipped.qrels.items()} == {
         split: table.to_pylist() for split, table in plain.qrels.items()
     }
@@ -52,9 +52,9 @@ def test_a_zip_with_one_folder_and_gzipped_files_read_the_same(pets: Path, tmp_p
 
 def test_what_is_written_reads_back(pets: Path, tmp_path: Path) -> None:
     data = read_beir(pets)
-    write_beir(tmp_path / "copy", data.corpus, data.queries, data.qrels)
+    write_beir(tmp_path / "copy", data)
     again = read_beir(tmp_path / "copy")
-    assert again.corpus == data.corpus and again.queries == data.queries
+    assert again.corpus.table() == data.corpus.table() and again.queries == data.queries
     assert again.qrels["test"] == data.qrels["test"]
 
 
@@ -63,7 +63,7 @@ def test_byte_order_mark_and_crlf_and_blank_lines_are_tolerated(tmp_path: Path) 
         tmp_path, "\ufeff" + DOCUMENT.replace("\n", "\r\n") + "\r\n", "\ufeff" + QUERY, HEADER + "01\t007\t1\r\n"
     )
     data = read_beir(place)
-    assert data.corpus["doc_id"].to_pylist() == ["007"]
+    assert data.corpus.table()["doc_id"].to_pylist() == ["007"]
     assert data.qrels["test"].to_pylist() == [{"query_id": "01", "doc_id": "007", "relevance": 1}]
 
 
@@ -107,14 +107,14 @@ def test_bytes_that_are_no_utf8_name_their_line(tmp_path: Path) -> None:
         read_beir(place)
 
 
-def test_judgements_of_missing_documents_are_counted_and_named_and_may_be_dropped(tmp_path: Path) -> None:
+def test_judgements_of_missing_documents_are_counted_and_named_and_may_stay(tmp_path: Path) -> None:
     place = folder(tmp_path, DOCUMENT, QUERY, HEADER + "01\t007\t1\n01\t7\t1\n01\t8\t1\n99\t007\t1\n")
     with pytest.raises(DataError) as error:
         read_beir(place)
     assert "2 judged doc_ids are not in corpus.jsonl: '7', '8'" in str(error.value)
     assert "1 judged query_ids are not in queries.jsonl: '99'" in str(error.value)
-    assert "drop_missing" in str(error.value)
-    assert read_beir(place, drop_missing=True).qrels["test"].num_rows == 1
+    assert "--allow-missing" in str(error.value)
+    assert read_beir(place, allow_missing=True).qrels["test"].num_rows == 3
 
 
 @pytest.mark.parametrize(
@@ -142,5 +142,5 @@ def test_a_sample_keeps_every_judged_document(pets: Path) -> None:
     small = read_beir(pets, max_documents=4, max_queries=1, seed=3)
     judged = {row["doc_id"] for table in small.qrels.values() for row in table.to_pylist()}
     assert [table.num_rows for table in small.qrels.values()] == [1, 1, 1]
-    assert small.corpus.num_rows == 4 and judged < set(small.corpus["doc_id"].to_pylist())
-    assert read_beir(pets, max_documents=4, max_queries=1, seed=3).corpus == small.corpus
+    assert small.corpus.num_rows == 4 and judged < set(small.corpus.table()["doc_id"].to_pylist())
+    assert read_beir(pets, max_documents=4, max_queries=1, seed=3).corpus.table() == small.corpus.table()

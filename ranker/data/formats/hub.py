@@ -1,0 +1,197 @@
+"""Data sets of the Hugging Face hub, by id or as a local snapshot folder.
+
+The library `datasets` says which files belong to which configuration and split (the YAML of README.md, or the hub's
+naming rules); the files themselves are read by the readers of the house, so that ids stay strings and every mistake has
+its file and line. https://huggingface.co/docs/hub/datasets-data-files-configuration
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ranker.data.errors import DataError, Mistakes
+from ranker.data.files import DataFile, DataFiles
+from ranker.data.formats.beir import parse_document, parse_documents, read_qrels, read_queries
+from ranker.data.formats.parquet import parquet_corpus, parquet_table
+from ranker.data.pieces import Piece, line_pieces
+from ranker.data.source import FORMATS, ExampleSource, Format, Source
+from ranker.data.splits import Splits
+from ranker.registry import nearest
+from ranker.schemas import CORPUS, QRELS, QUERIES
+
+PREFIX = "hf:"
+LAYOUT = "a snapshot of a hub data set: README.md with its configurations, or data/train-00000-of-00001.parquet"
+# What a repository may hold that is data; weights and pictures are not fetched.
+_PATTERNS = ["*.md", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.tsv", "*.gz"]
+_QRELS = ("qrels", "default")
+_SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "test": "test"}
+
+Configuration = dict[str, list[DataFile]]
+
+
+def open_hub(
+    name: str, *, config: str | None = None, revision: str | None = None, layout: str | None = None,
+    columns: dict[str, str] | None = None,
+) -> Source | ExampleSource:  # fmt: skip
+    """A data set of the hub, or a folder that is a snapshot of one.
+
+    Two shapes are known: a collection (configurations ``corpus``, ``queries`` and ``qrels`` or ``default``, as MTEB
+    and NanoBEIR have them; BEIR's judgements lie in a repository of their own, ``NAME-qrels``), and training examples
+    in any layout that :mod:`ranker.data.formats.layouts` knows.
+
+    Args:
+        name: ``ORG/NAME``, or the path of a folder. config: a configuration of training examples; needed where there
+            are several. revision: branch, tag or commit on the hub.
+        layout: of the examples. None: seen from their columns. columns: our name -> theirs, where they have others.
+
+    Raises:
+        DataError: where it is neither there nor fetched, on an unknown configuration, or files of another shape.
+    """
+    folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else snapshot(name, revision)
+    configurations = _configurations(folder, name)
+    if config is None and {"corpus", "queries"} <= configurations.keys():
+        return _as_collection(folder, name, configurations)
+    from ranker.data.formats.example_files import example_source
+
+    chosen = _chosen(configurations, config, name)
+    return example_source(_plain(name), _files(folder, chosen), layout=layout, columns=columns)
+
+
+def snapshot(name: str, revision: str | None = None) -> Path:
+    """The folder of a hub data set: from the hub's cache, else fetched.
+
+    Raises:
+        DataError: saying where it was looked for and how to fetch it or point at a copy.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    options: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "allow_patterns": _PATTERNS}
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **options))
+    except Exception as missing:  # not in the cache, or no such name: the hub knows
+        problem: Exception = missing
+    if os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0"):
+        try:
+            return Path(snapshot_download(name, etag_timeout=6, **options))
+        except Exception as error:  # of the network, of the hub, of the disk
+            problem = error
+    raise DataError(
+        f"hf:{name} is not in {constants.HF_HUB_CACHE} and could not be fetched ({type(problem).__name__}: "
+        f"{str(problem).splitlines()[0][:200] if str(problem) else 'no network'}). On a machine with a network run "
+        f"`hf download --repo-type dataset {name}` and copy that folder here (HF_HUB_CACHE names another place), "
+        "or point data.source at a local snapshot folder"
+    ) from problem
+
+
+def _configurations(folder: Path, name: str) -> dict[str, None]:
+    from datasets import get_dataset_config_names
+
+    try:
+        return dict.fromkeys(get_dataset_config_names(str(folder)))
+    except Exception as error:  # of many kinds: no data files, broken YAML
+        raise DataError(f"{name}: no data set of the hub in {folder} ({error}); {LAYOUT}") from error
+
+
+def _files(folder: Path, config: str) -> Configuration:
+    """Split -> its files, in our split names."""
+    from datasets import load_dataset_builder
+
+    found: Configuration = {}
+    data_files = load_dataset_builder(str(folder), config).config.data_files or {}
+    for split, paths in data_files.items():
+        ours = _SPLITS.get(str(split), str(split))
+        files = [DataFile(os.path.relpath(path, folder), str(path)) for path in map(str, paths)]
+        found.setdefault(ours, []).extend(files)
+    return found
+
+
+def _chosen(configurations: Mapping[str, None], config: str | None, name: str) -> str:
+    names = list(configurations)
+    if config is None and len(names) > 1:
+        raise DataError(f"{name}: has the configurations {names}; choose one with data.options.config")
+    if config is not None and config not in names:
+        raise DataError(f"{name}: no configuration {config!r}; {nearest(config, names)}")
+    return config or names[0]
+
+
+def _as_collection(folder: Path, name: str, configurations: Mapping[str, None]) -> Source:
+    corpus = [file for files in _files(folder, "corpus").values() for file in files]
+    queries = [file for files in _files(folder, "queries").values() for file in files]
+    judged = next((each for each in _QRELS if each in configurations), None)
+    qrels = _files(folder, judged) if judged is not None else _sibling_qrels(folder, name)
+    if list(qrels) == ["train"]:  # NanoBEIR: one split, called train because the hub wants a name, made for measuring
+        qrels = {"test": qrels["train"]}
+    return Source(
+        name=_plain(name),
+        format="hub",
+        corpus=_corpus_pieces(corpus),
+        queries=lambda mistakes: _queries(queries, mistakes),
+        qrels=lambda mistakes: {split: _qrels(files, mistakes) for split, files in qrels.items()},
+        corpus_name="the configuration corpus",
+        queries_name="the configuration queries",
+    )
+
+
+def _sibling_qrels(folder: Path, name: str) -> Configuration:
+    """BEIR on the hub keeps ``scifact`` and ``scifact-qrels`` apart."""
+    beside = folder.with_name(f"{folder.name}-qrels")
+    if Path(name).expanduser().is_dir() and not beside.is_dir():
+        raise DataError(f"{folder}: no configuration qrels or default, and no folder {beside} beside it")
+    place = beside if beside.is_dir() else snapshot(f"{name}-qrels")
+    return _files(place, next(iter(_configurations(place, f"{name}-qrels"))))
+
+
+def _corpus_pieces(files: Sequence[DataFile]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for file in files:
+        if file.path.endswith(".parquet"):
+            pieces += parquet_corpus([file])
+        else:
+            pieces += line_pieces(file, CORPUS, parse_document, parse_block=parse_documents)
+    return pieces
+
+
+def _queries(files: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
+    tables = [
+        parquet_table([file], QUERIES, mistakes) if file.path.endswith(".parquet") else read_queries(file, mistakes)
+        for file in files
+    ]
+    return pa.concat_tables([QUERIES.empty_table(), *tables])
+
+
+def _qrels(files: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
+    tables = [
+        parquet_table([file], QRELS, mistakes) if file.path.endswith(".parquet") else read_qrels(file, mistakes)
+        for file in files
+    ]
+    return pa.concat_tables([QRELS.empty_table(), *tables])
+
+
+def _plain(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def recognise_hub(files: DataFiles) -> bool:
+    """Whether there is a README.md with configurations, or Parquet in ``data/``."""
+    folder = Path(files.where)
+    if not folder.is_dir():
+        return False
+    readme = files.get("README.md")
+    return (readme is not None and "configs:" in readme.head()) or bool(files.match("data/*.parquet"))
+
+
+def open_snapshot(
+    files: DataFiles, *, config: str | None = None, layout: str | None = None, columns: dict[str, str] | None = None
+) -> Source | ExampleSource:
+    """A local snapshot folder; see :func:`open_hub`."""
+    return open_hub(files.where, config=config, layout=layout, columns=columns)
+
+
+def _not_written(folder: Path, data: Splits, lossy: bool) -> None:
+    raise DataError("hub: write parquet (its files can be uploaded as they are), or a format of training examples")
+
+
+FORMATS.register("hub")(Format(LAYOUT, recognise_hub, open_snapshot, _not_written))

@@ -1,0 +1,73 @@
+"""A path as a source: which format its files are in is seen from them, or said."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ranker.data.errors import DataError
+from ranker.data.files import DataFiles, OnInvalid, find_files
+from ranker.data.source import FORMATS, ExampleSource, Format, Source
+
+# Format -> the module that registers it, in the order in which they are asked whether they recognise a data set: what
+# says most about itself comes first.
+_HOMES = {
+    "hub": "hub",
+    "parquet": "parquet",
+    "beir": "beir",
+    "msmarco": "msmarco",
+    "trec": "trec_format",
+    "flagembedding": "example_files",
+    "tevatron": "example_files",
+    "sentence-transformers": "example_files",
+}
+
+
+def known_formats() -> dict[str, Format]:
+    """Every format by its name."""
+    for home in _HOMES.values():
+        import_module(f"ranker.data.formats.{home}")
+    return {name: FORMATS[name] for name in (*_HOMES, *FORMATS)}
+
+
+def open_path(
+    path: str | Path, *, format: str | None = None, encoding: str = "utf-8", on_invalid: OnInvalid = "error",
+    **options: Any,
+) -> Source | ExampleSource:  # fmt: skip
+    """A folder, zip or file as a source; nothing is read yet but the first lines.
+
+    Args:
+        format: a name in FORMATS. None: the first that recognises the files.
+        encoding: a codec of Python's. on_invalid: ``error``, or ``replace`` for U+FFFD in place of invalid bytes.
+        options: of the format's own ``open``.
+
+    Raises:
+        DataError: where there is nothing, or nothing that a format knows.
+    """
+    files = find_files(Path(path).expanduser()).read_as(encoding, on_invalid)
+    if format is None and {"layout", "columns"} & options.keys() and not known_formats()["hub"].recognise(files):
+        # Columns of other names are recognised when they are renamed, which every format of examples does.
+        format = options["layout"] if options.get("layout") in _HOMES else "sentence-transformers"
+    return chosen_format(files, format)[1].open(files, **options)
+
+
+def chosen_format(files: DataFiles, name: str | None) -> tuple[str, Format]:
+    """The format of this name, or the first that recognises the files.
+
+    Raises:
+        DataError: naming what was found and what each format looks like.
+    """
+    formats = known_formats()
+    if name is not None:
+        return name, FORMATS[name]
+    for each, entry in formats.items():
+        if entry.recognise(files):
+            return each, entry
+    layouts = "\n".join(f"  {each}: {entry.layout}" for each, entry in formats.items())
+    raise DataError(f"{files.where}: no known format in {files.listing()}; known are\n{layouts}")
+
+
+def format_options(name: str) -> dict[str, inspect.Parameter]:
+    """The keyword arguments of a format's ``open``."""
+    parameters = inspect.signature(FORMATS[name].open).parameters
+    return {key: each for key, each in parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}

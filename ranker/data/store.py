@@ -1,0 +1,186 @@
+"""A source read into the stored form of a collection: every check of a data set, in memory that does not grow with it.
+
+Pieces become Parquet parts in parallel (:mod:`ranker.data.spread`); then ids, judgements and sample are checked on the
+columns that they need. An interrupted call goes on with the pieces that are missing.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ranker.config import RayConfig
+from ranker.data.errors import Mistakes
+from ranker.data.parts import PieceReport, forget_failed, publish_parts, read_report, repeated_ids, write_piece
+from ranker.data.pieces import Piece
+from ranker.data.sample import sample_documents, sample_judgements
+from ranker.data.source import ExampleSource, Source
+from ranker.data.splits import Splits
+from ranker.data.spread import spread
+from ranker.schemas import CORPUS, EXAMPLES, StoredCorpus
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read, whatever its format.
+
+    Args:
+        max_documents, max_queries: a seeded sample: so many queries a split, every document judged for them, and
+            others up to ``max_documents``. None: all.
+        allow_missing: keep judgements of documents that are not there (they count as never found, as trec_eval
+            counts them) and drop those of queries that are not; otherwise both are mistakes.
+        seed: of the sample.
+    """
+
+    max_documents: int | None = None
+    max_queries: int | None = None
+    allow_missing: bool = False
+    seed: int = 0
+
+
+def store_source(
+    source: Source | ExampleSource, work: Path, reading: Reading = Reading(), ray: RayConfig | None = None
+) -> Splits:
+    """Read a source into ``work/corpus`` and return all of it, the documents as they lie there.
+
+    Raises:
+        DataError: naming the first ten mistakes of all files with file, line, value and remedy, and counting all.
+    """
+    mistakes = Mistakes(source.name)
+    if isinstance(source, ExampleSource):
+        source = _as_source(source, work, mistakes, ray)
+    reports = write_pieces(source.corpus, work / "pieces", CORPUS, mistakes, ray, hashed=True)
+    if source.corpus and not mistakes.count and not sum(report.rows for report in reports):
+        mistakes.add(source.corpus_name, "holds no document; write one a line, or name another file")
+    queries = source.queries(mistakes)
+    qrels, run, triples = source.qrels(mistakes), source.run(mistakes), source.triples(mistakes)
+    parts = [part for report in reports for part in report.parts]
+    dropped = _repeated(source, reports, parts, mistakes)
+    if mistakes.count:
+        forget_failed(work)
+    mistakes.raise_if_any()
+    publish_parts(parts, work / "corpus", CORPUS, dropped)
+    corpus = StoredCorpus(work / "corpus")
+    data = Splits(source.name, corpus, queries, qrels, run, triples, source.relevance_levels)
+    data = replace(data, qrels=check_judgements(source, data, reading.allow_missing))
+    data = sample_judgements(data, reading.max_queries, reading.seed)
+    if reading.max_documents is not None:
+        data = sample_documents(data, reading.max_documents, reading.seed)
+    shutil.rmtree(work / "pieces", ignore_errors=True)
+    shutil.rmtree(work / "examples", ignore_errors=True)
+    return data
+
+
+def write_pieces(
+    pieces: Sequence[Piece],
+    folder: Path,
+    schema: pa.Schema,
+    mistakes: Mistakes,
+    ray: RayConfig | None = None,
+    *,
+    hashed: bool = False,
+) -> list[PieceReport]:
+    """Every piece as parts below ``folder``, in their order; their mistakes go to ``mistakes``.
+
+    Raises:
+        DataError: where a worker wrote to a disk that this process does not see.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write = partial(_write_numbered, folder, schema, hashed)
+    total = sum(piece.num_bytes for piece in pieces)
+    spread(write, list(enumerate(pieces)), total, f"reading {len(pieces)} pieces", ray)
+    reports = []
+    for number in range(len(pieces)):
+        done = folder / f"piece-{number:06d}"
+        if not done.exists():
+            mistakes.add(
+                str(folder),
+                f"piece {number} was written on a node whose disk is another; put the output on shared storage",
+            )
+            continue
+        report = read_report(done)
+        reports.append(report)
+        mistakes.add_all(report.mistakes, report.count)
+    return reports
+
+
+def _write_numbered(folder: Path, schema: pa.Schema, hashed: bool, item: tuple[int, Piece]) -> None:
+    write_piece(item[1], folder, item[0], schema, hashed)
+
+
+def _as_source(source: ExampleSource, work: Path, mistakes: Mistakes, ray: RayConfig | None) -> Source:
+    from ranker.data.example_source import examples_as_source
+
+    parts: dict[str, list[Path]] = {}
+    for split, pieces in source.examples.items():
+        reports = write_pieces(pieces, work / "examples" / split, EXAMPLES, mistakes, ray)
+        parts[split] = [part for report in reports for part in report.parts]
+    return examples_as_source(source, parts)
+
+
+def _repeated(
+    source: Source, reports: Sequence[PieceReport], parts: Sequence[Path], mistakes: Mistakes
+) -> dict[int, NDArray[np.int64]]:
+    """Rows to leave out because the same document stands before them; a mistake where ids should differ."""
+    rows: dict[int, list[NDArray[np.int64]]] = {}
+    repeated: list[str] = []
+    count = 0
+    for part, found, ids in repeated_ids(parts):
+        rows.setdefault(part, []).append(found)
+        count += len(ids)
+        repeated += ids[: 10 - len(repeated)]
+    if count and not source.same_id_same_text:
+        _name_repeated(source, set(repeated), count, mistakes)
+        return {}
+    return {part: np.concatenate(found) for part, found in rows.items()}
+
+
+def _name_repeated(source: Source, ids: set[str], count: int, mistakes: Mistakes) -> None:
+    first: dict[str, str] = {}
+    named = 0
+    for piece in source.corpus:
+        for doc_id, place in piece.places(ids):
+            if doc_id not in first:
+                first[doc_id] = place
+            elif named < count:
+                named += 1
+                mistakes.add(place, f"id {doc_id!r} was already used at {first[doc_id]}; ids must differ")
+    mistakes.count += count - named
+
+
+def check_judgements(source: Source, data: Splits, allow_missing: bool) -> Mapping[str, pa.Table]:
+    """The judgements that can be used.
+
+    Raises:
+        DataError: counting the judged queries and documents that are not there and naming some, unless they may be.
+    """
+    mistakes, kept = Mistakes(source.name), {}
+    for split, table in data.qrels.items():
+        known = pc.is_in(table["query_id"], data.queries["query_id"])
+        lost = {
+            "query_id": (table.filter(pc.invert(known))["query_id"].unique().to_pylist(), source.queries_name),
+            "doc_id": (data.corpus.missing(table["doc_id"]), source.corpus_name),
+        }
+        for column, (ids, file) in lost.items():
+            if not ids:
+                continue
+            some = ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
+            problem = f"{len(ids)} judged {column}s are not in {file}: {some}"
+            if allow_missing:
+                fate = "these judgements are dropped" if column == "query_id" else "they count as never found"
+                log.warning("%s, qrels %s: %s; %s", source.name, split, problem, fate)
+            else:
+                remedy = "add them, or go on without with --allow-missing (data.options.allow_missing=true)"
+                mistakes.add(f"qrels {split}", f"{problem}; {remedy}")
+        kept[split] = table.filter(known)
+    mistakes.raise_if_any()
+    return kept
