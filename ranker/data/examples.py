@@ -16,8 +16,8 @@ from ranker.schemas import GROUPS, PAIRS, TRIPLES, require
 
 FORMS = (
     "the path of a file that `ranker data inspect` knows; (query, positive, negative) or (query, document, label) "
-    "tuples; dicts with these keys, with query, positives and negatives (lists, as HardNegativeMiner gives them) or with "
-    "query, documents and labels; or an Arrow table of TRIPLES, PAIRS or GROUPS"
+    "tuples; dicts with these keys, with query, positives and negatives (lists, as HardNegativeMiner gives them), "
+    "or with query, documents and labels; or an Arrow table of TRIPLES, PAIRS or GROUPS"
 )
 
 
