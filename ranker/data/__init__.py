@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         TRECDLDataLoader,
     )
     from ranker.data.preprocessor import DataPreprocessor
+    from ranker.data.spread import ray_dataset
 
 __all__ = [
     "DATASETS",
@@ -27,12 +28,14 @@ __all__ = [
     "TRECDLDataLoader",
     "load",
     "prepare",
+    "ray_dataset",
 ]
 
 _HOMES = {
     **dict.fromkeys(("DATASETS", "load", "prepare"), "catalog"),
     "DataError": "errors",
     "DataPreprocessor": "preprocessor",
+    "ray_dataset": "spread",
 }
 
 

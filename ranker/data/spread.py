@@ -5,10 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ranker.config import RayConfig
 from ranker.data.errors import DataError
+from ranker.schemas import Corpus, StoredCorpus
+
+if TYPE_CHECKING:
+    import ray.data
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,21 @@ def spread(
             said = now
             left = (now - start) / count * (len(items) - count)
             log.info("%s: %d of %d, about %.0f s left", what, count, len(items), left)
+
+
+def ray_dataset(corpus: Corpus) -> "ray.data.Dataset":
+    """The documents as a Ray Data stream of CORPUS, for map_batches of your own; a part of the disk is a block.
+
+    Ray must be connected, or starts by itself.
+    """
+    import ray.data
+
+    from ranker.session import quiet_ray_data
+
+    quiet_ray_data()
+    if isinstance(corpus, StoredCorpus):
+        return ray.data.read_parquet([str(part) for part in corpus.parts])
+    return ray.data.from_arrow([corpus.table()])
 
 
 def worth_ray(num_bytes: int, config: RayConfig) -> bool:

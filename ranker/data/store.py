@@ -179,7 +179,7 @@ def check_judgements(source: Source, data: Splits, allow_missing: bool) -> Mappi
                 fate = "these judgements are dropped" if column == "query_id" else "they count as never found"
                 log.warning("%s, qrels %s: %s; %s", source.name, split, problem, fate)
             else:
-                remedy = "add them, or go on without with --allow-missing (data.options.allow_missing=true)"
+                remedy = "add them, or say --allow-missing (in an experiment data.options.allow_missing: true)"
                 mistakes.add(f"qrels {split}", f"{problem}; {remedy}")
         kept[split] = table.filter(known)
     mistakes.raise_if_any()

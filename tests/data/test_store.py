@@ -193,3 +193,13 @@ def test_a_table_is_a_corpus_too() -> None:
     collection = Collection("c", "test", table, QUERIES.empty_table(), QRELS.empty_table())
     assert collection.texts() == {"a": "x", "b": "T y"} and collection.texts(["b"]) == {"b": "T y"}
     assert collection.in_memory(["a"]).documents.num_rows == 1
+
+
+def test_a_corpus_is_a_ray_data_stream(tmp_path: Path, small: None, ray_cluster: Any) -> None:
+    from ranker.data import ray_dataset
+    from ranker.schemas import TableCorpus
+
+    corpus = store_source(open_path(beir(tmp_path / "in", numbered(100))), tmp_path / "work").corpus
+    lengths = ray_dataset(corpus).map(lambda row: {"length": len(row["text"])})
+    assert lengths.sum("length") == sum(len(f"text {n}") for n in range(100))
+    assert ray_dataset(TableCorpus(corpus.table())).count() == 100
