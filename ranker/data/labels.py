@@ -66,7 +66,7 @@ def training_labels(collection: Collection, mixture: Mixture) -> pa.Table:
     # Twice over the queries, some at a time: as Python objects all of them would take more than their texts do.
     rows = [_rows_of(query, collection, mixture) for query in _queries(collection, mixture)]
     ends = np.cumsum([0, *map(len, rows)]).tolist()
-    ids = _ids_at(collection.documents, np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64))
+    ids = ids_at(collection.documents, np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64))
     tables, waiting = [LABELLED.empty_table()], []
     for query, (low, high) in zip(_queries(collection, mixture), pairwise(ends), strict=True):
         waiting += [(query.query_id, doc_id, float(grade), None) for doc_id, grade in query.positives.items()]
@@ -145,8 +145,8 @@ def _rows_of(query: _Query, collection: Collection, mixture: Mixture) -> NDArray
     return rng.integers(size, size=wanted)
 
 
-def _ids_at(corpus: Corpus, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """doc_ids of the documents at these positions."""
+def ids_at(corpus: Corpus, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """doc_ids of the documents at these positions, in the order of ``rows``; one pass over the ids of the corpus."""
     wanted, back = np.unique(rows, return_inverse=True)
     found, position = [], 0
     for block in corpus.blocks(["doc_id"]):

@@ -5,6 +5,7 @@ document is which), ``dev_groups.parquet`` and ``dev_qrels.parquet`` (what `fit`
 """
 
 import logging
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ranker.config import Experiment
+from ranker.config import Experiment, RayConfig
+from ranker.data.grouping import LABELLED, Finish, group_texts
+from ranker.data.labels import ids_at
+from ranker.data.parts import hash_ids
 from ranker.data.stored import open_collection, stored_splits
 from ranker.manifest import Done, StageError, read_manifest, run_stage
 from ranker.retrieval.index import embeddings_of
 from ranker.retrieval.search import encode_queries, search_encoded, search_index
-from ranker.schemas import GROUPS, QRELS, Collection, document_texts
+from ranker.schemas import GROUPS, QRELS, Collection, Corpus, document_texts
 from ranker.session import connected
 from ranker.training.negatives import Candidates, Negatives, choose_negatives
 
@@ -49,7 +54,7 @@ def mine(config: Experiment) -> Done:
         if "train" not in stored_splits(data):
             raise StageError(f"{data}: has no train split to mine for, only {stored_splits(data)}")
         with connected(config.ray):
-            outcome = _mine_train(work, open_collection(data, "train").in_memory(), index, config)
+            outcome = _mine_train(work, open_collection(data, "train"), index, config)
             return {**outcome, **_keep_dev(work, data, index, config)}
 
     return run_stage("mine", config.folder("mine"), {**config.mine.identity(), "seed": config.seed}, inputs, make)
@@ -62,15 +67,15 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
         raise StageError("no train query has a relevant document; check the train judgements of the stage data")
     log.info("looking for negatives of %d queries", train.queries.num_rows)
     candidates, chosen = mine_collection(train, index, config)
-    groups = make_groups(train, candidates, chosen)
-    if not groups.num_rows:
+    if not any(chosen.keys):
         raise StageError(f"no query got a negative; removed were {chosen.dropped}; loosen the filters of mine")
-    pq.write_table(groups, work / "groups.parquet")
-    pq.write_table(_negatives_table(train, chosen), work / "negatives.parquet")
+    negatives = _negatives_table(train, chosen)
+    pq.write_table(negatives, work / "negatives.parquet")
+    num_groups = write_groups(work / "groups.parquet", train, negatives, config.ray)
     counts = np.array([len(keys) for keys in chosen.keys])
     outcome = {
         "queries": train.queries.num_rows,
-        "groups": groups.num_rows,
+        "groups": num_groups,
         "negatives": int(counts.sum()),
         "queries_by_negatives": {int(count): int((counts == count).sum()) for count in np.unique(counts)},
         "drawn_at_random": sum(rank == 0 for ranks in chosen.ranks for rank in ranks),
@@ -79,7 +84,7 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
     }
     log.info(
         "%d negatives for %d of %d queries in %.1f s; left out: %s",
-        outcome["negatives"], groups.num_rows, train.queries.num_rows, time.monotonic() - start,
+        outcome["negatives"], num_groups, train.queries.num_rows, time.monotonic() - start,
         ", ".join(f"{rule} {count}" for rule, count in chosen.dropped.items()) or "nothing",
     )  # fmt: skip
     return outcome
@@ -93,17 +98,17 @@ def mine_collection(train: Collection, index: Path, config: Experiment) -> tuple
 
 def find_candidates(train: Collection, index: Path, k: int, batch_size: int = 64) -> Candidates:
     """The retriever's neighbours of every query, and what the judgements say about them."""
-    position = {doc_id: row for row, doc_id in enumerate(train.corpus["doc_id"].to_pylist())}
     query_ids = train.queries["query_id"].to_pylist()
     row_of = {query_id: row for row, query_id in enumerate(query_ids)}
+    vectors = encode_queries(index, train.queries, batch_size=batch_size)
+    run = search_encoded(index, train.queries, vectors, k)
+    position = positions_of(train.documents, [run["doc_id"], train.qrels["doc_id"]])
     positives: list[list[int]] = [[] for _ in query_ids]
     negatives: list[list[int]] = [[] for _ in query_ids]
     for judged in train.qrels.to_pylist():
         known = positives if judged["relevance"] >= max(1, train.relevance_level) else negatives
         if judged["doc_id"] in position:  # data.options.allow_missing lets judgements of other documents through
             known[row_of[judged["query_id"]]].append(position[judged["doc_id"]])
-    vectors = encode_queries(index, train.queries, batch_size=batch_size)
-    run = search_encoded(index, train.queries, vectors, k)
     rows = np.array([row_of[query_id] for query_id in run["query_id"].to_pylist()], dtype=np.int64)
     columns = run["rank"].to_numpy() - 1
     keys = np.full((len(query_ids), int(columns.max(initial=-1)) + 1), -1, dtype=np.int64)
@@ -111,59 +116,85 @@ def find_candidates(train: Collection, index: Path, k: int, batch_size: int = 64
     keys[rows, columns] = [position[doc_id] for doc_id in run["doc_id"].to_pylist()]
     scores[rows, columns] = run["score"].to_numpy()
     similarities = _positive_scores(train, index, vectors, positives)
-    return Candidates(query_ids, keys, scores, positives, similarities, negatives, same_texts(train.corpus))
+    return Candidates(query_ids, keys, scores, positives, similarities, negatives, same_texts(train.documents))
+
+
+def positions_of(corpus: Corpus, ids: Sequence[pa.ChunkedArray]) -> dict[str, int]:
+    """doc_id -> its position in the corpus, for these ids only; unknown ones are left out."""
+    wanted = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string()).unique()
+    found: dict[str, int] = {}
+    start = 0
+    for block in corpus.blocks(["doc_id"]):
+        rows = np.flatnonzero(pc.is_in(block["doc_id"], wanted).to_numpy())
+        names = block["doc_id"].take(pa.array(rows)).to_pylist()
+        found.update(zip(names, (rows + start).tolist(), strict=True))
+        start += block.num_rows
+    return found
 
 
 def _positive_scores(
     train: Collection, index: Path, vectors: Any, positives: Sequence[Sequence[int]]
 ) -> list[list[float]]:
-    doc_ids = train.corpus["doc_id"]
     wanted = sorted({key for known in positives for key in known})
-    ids = dict(zip(wanted, doc_ids.take(pa.array(wanted, pa.int64())).to_pylist(), strict=True))
+    ids = dict(zip(wanted, ids_at(train.documents, np.array(wanted, dtype=np.int64)).to_pylist(), strict=True))
     embedded = embeddings_of(index, ids.values())
     return [
         [float(vector @ embedded[ids[key]]) for key in known] for vector, known in zip(vectors, positives, strict=True)
     ]
 
 
-def same_texts(corpus: pa.Table) -> Any:
-    """For each document the position of the first that holds the same text (itself, when there is no other)."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(text, row) for row, text in enumerate(document_texts(corpus))], dtype=np.int64)
+def same_texts(corpus: Corpus) -> Any:
+    """For each document the position of the first that holds the same text (itself, when there is no other).
+
+    Texts are compared by 64-bit hashes, eight bytes a document: of ten million documents two differ and are taken for
+    copies in one of 400,000 corpora, and cost a candidate then.
+    """
+    hashes = [hash_ids(pa.array(document_texts(block), pa.string()), "text") for block in corpus.blocks()]
+    _, first, back = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
+    return first[back].astype(np.int64)
 
 
-def make_groups(train: Collection, candidates: Candidates, chosen: Negatives) -> pa.Table:
-    """GROUPS, one a query that got a negative: positives (label 1), then negatives (label 0)."""
-    texts, queries = document_texts(train.corpus), train.queries["text"].to_pylist()
-    rows = []
-    for row, negatives in enumerate(chosen.keys):
-        if not negatives:
-            continue
-        known = {texts[key]: None for key in candidates.positives[row]}  # a text twice is one positive
-        rows.append(
-            {
-                "query_id": candidates.query_ids[row],
-                "query": queries[row],
-                "documents": [*known, *(texts[key] for key in negatives)],
-                "labels": [1.0] * len(known) + [0.0] * len(negatives),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=GROUPS)
+def write_groups(path: Path, train: Collection, negatives: pa.Table, ray_config: RayConfig) -> int:
+    """Write GROUPS, one a query that got a negative: positives (label 1), then negatives (label 0); how many.
+
+    Args:
+        negatives: query_id and doc_id of the chosen ones, by query. The texts are read from the disk to the disk.
+    """
+    kept = train.with_queries(negatives["query_id"].unique().to_pylist())
+    labelled = pa.concat_tables(
+        [_labelled(kept.relevant().select(["query_id", "doc_id"]), 1.0), _labelled(negatives, 0.0)]
+    )
+    # By query, in the order of the queries; a stable sort keeps positives before negatives and each in its order.
+    order = pc.index_in(labelled["query_id"], kept.queries["query_id"].combine_chunks()).to_numpy()
+    labelled = labelled.take(pa.array(np.argsort(order, kind="stable")))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".groups-") as folder:
+        parts = group_texts(labelled, kept.queries, train.documents, Path(folder), Finish(drop_copies=True), ray_config)
+        count = 0
+        with pq.ParquetWriter(path, GROUPS, compression="zstd") as writer:
+            for part in parts:
+                table = pq.read_table(part, columns=GROUPS.names)
+                writer.write_table(table)
+                count += table.num_rows
+    return count
+
+
+def _labelled(pairs: pa.Table, label: float) -> pa.Table:
+    columns = [pairs["query_id"], pairs["doc_id"], np.full(pairs.num_rows, label, dtype=np.float32)]
+    return pa.table([*columns, pa.nulls(pairs.num_rows, pa.float32())], schema=LABELLED)
 
 
 def _negatives_table(train: Collection, chosen: Negatives) -> pa.Table:
-    query_ids, doc_ids = train.queries["query_id"].to_pylist(), train.corpus["doc_id"].to_pylist()
+    query_ids = train.queries["query_id"].to_pylist()
+    keys = np.array([key for found in chosen.keys for key in found], dtype=np.int64)
+    doc_ids = ids_at(train.documents, keys)
     rows = [
-        {
-            "query_id": query_id,
-            "doc_id": doc_ids[key],
-            "score": score if rank else None,
-            "rank": rank or None,
-        }
-        for query_id, *found in zip(query_ids, chosen.keys, chosen.scores, chosen.ranks, strict=True)
-        for key, score, rank in zip(*found, strict=True)
+        {"query_id": query_id, "score": score if rank else None, "rank": rank or None}
+        for query_id, *found in zip(query_ids, chosen.scores, chosen.ranks, strict=True)
+        for score, rank in zip(*found, strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=NEGATIVES)
+    columns = [field for field in NEGATIVES if field.name != "doc_id"]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(columns))
+    return table.add_column(1, NEGATIVES.field("doc_id"), doc_ids.combine_chunks())
 
 
 def _keep_dev(work: Path, data: Path, index: Path, config: Experiment) -> dict[str, Any]:
