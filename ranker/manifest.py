@@ -89,6 +89,11 @@ def fingerprint_path(path: Path) -> str:
         raise FileNotFoundError(f"{path}: no such file or folder")
     if (path / MANIFEST).is_file():
         return read_manifest(path).key
+    return fingerprint_files(path)
+
+
+def fingerprint_files(path: Path) -> str:
+    """Fingerprint of the content of a file, or of all files of a folder but the hidden ones."""
     digest = hashlib.sha256()
     for file in _files(path):
         digest.update(str(file.relative_to(path)).encode())
@@ -172,10 +177,15 @@ def run_stage(
     key = fingerprint({"stage": stage, "config": config, "inputs": inputs})
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0):
+        with lock.acquire(timeout=0):
             return _run_locked(stage, folder, key, dict(config), dict(inputs), make)
     except Timeout:
+        if wait:
+            log.info("%s: waiting for another process that is running %s", folder, stage)
+            with lock:
+                return _run_locked(stage, folder, key, dict(config), dict(inputs), make)
         raise StageError(f"{folder}: another process is running {stage} here; wait for it or stop it") from None
 
 

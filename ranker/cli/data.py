@@ -48,8 +48,9 @@ def inspect(
     """Show what is in a collection, and what is wrong with it; exit status 1 when something is."""
     with show_progress(), explain():
         from ranker.cli.inspection import print_inspection
-        from ranker.data.catalog import cache_folder, open_source
+        from ranker.data.catalog import cache_folder
         from ranker.data.inspection.report import inspect_source
+        from ranker.data.opening import open_source
         from ranker.manifest import write_json
 
         options = named_options(option, format=format, encoding=encoding, on_invalid=on_invalid)

@@ -98,7 +98,7 @@ def pick_questions(config: Experiment) -> list[Question]:
 def _test_collection(config: Experiment) -> Collection:
     from ranker.data.catalog import open_collection
 
-    return open_collection(config.folder("data"), config.data.test_split)
+    return open_collection(config.folder("data"), "test")
 
 
 def _ranked(run: pa.Table) -> dict[str, list[str]]:

@@ -11,15 +11,17 @@ class DataConfig(Section):
     """Where corpus, queries and judgements come from."""
 
     source: str = "pydocs"
-    """A registered data set (`pydocs`), or a path to a folder or zip in BEIR layout."""
+    """A registered data set (`pydocs`, `msmarco`, `beir/scifact`), `ir_datasets:ID`, `hf:ORG/NAME`, or the path of a
+    folder, zip or file in a format that `ranker data inspect` knows."""
     options: dict[str, Any] = {}
-    """Keyword arguments of the data set's own loader."""
+    """Of the source (`format`, `encoding`, `config`) and of the reading (`max_documents`, `max_queries`,
+    `allow_missing`)."""
     train_split: str = "train"
     """Name of the split that is mined and trained on."""
-    dev_split: str = "dev"
-    """Name of the split that decides."""
-    test_split: str = "test"
-    """Name of the split that is reported."""
+    dev_split: str | None = "dev"
+    """Name of the split that decides. None: held out from train, whatever the source has."""
+    test_split: str | None = "test"
+    """Name of the split that is reported. None: held out from train, whatever the source has."""
     output_dir: str | None = local(None)
     """Folder of this stage. None: `data` in the experiment's folder."""
 

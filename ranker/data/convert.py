@@ -2,15 +2,15 @@
 
 import logging
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ranker.data.catalog import open_source
 from ranker.data.errors import DataError
 from ranker.data.inspection.judged import judged_ids, unjudged_queries
+from ranker.data.opening import open_source
 from ranker.data.paths import known_formats, open_path
-from ranker.data.source import ExampleSource
+from ranker.data.source import ExampleSource, Source, no_tables
 from ranker.data.splits import Splits
 from ranker.data.store import Reading, store_source
 from ranker.registry import nearest
@@ -43,8 +43,10 @@ def convert(source: str, folder: str | Path, to: str, *, lossy: bool = False, **
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
         data = store_source(opened, Path(work), reading)
         formats[to].write(target, data, lossy)
-        holds_examples = isinstance(open_path(target, format=to), ExampleSource)
-        return {"folder": str(folder), "format": to, **_counts(data, holds_examples)}
+        written = open_path(target, format=to)
+        if isinstance(written, Source) and written.triples is no_tables:
+            data = replace(data, triples={})  # left out, which the caller allowed
+        return {"folder": str(folder), "format": to, **_counts(data, isinstance(written, ExampleSource))}
 
 
 def _counts(data: Splits, holds_examples: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The DATASETS registry: one function a data set, keyword arguments are its options.
 
-An entry returns a :class:`ranker.data.source.Source`, which reads nothing yet. The known collections take ``path``, a
-copy in any known format, for machines that cannot fetch them.
+An entry returns a :class:`ranker.data.source.Source`, which reads nothing yet. Each of those that are FETCHED also
+takes ``path``, a copy in any known format, for machines that cannot fetch them (:mod:`ranker.data.copies`).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from ranker.data.errors import DataError
 from ranker.data.ir_sets import open_ir_dataset
-from ranker.data.paths import open_path
 from ranker.data.pieces import TablePiece
 from ranker.data.source import ExampleSource, Source
 from ranker.registry import Registry
@@ -62,11 +61,10 @@ def pydocs(*, max_documents: int | None = None, roots: list[str] | None = None, 
 
 
 @DATASETS.register("msmarco")
-def msmarco(*, path: str | None = None, max_triples: int = 0, candidates: bool = True) -> Source | ExampleSource:
+def msmarco(*, max_triples: int = 0, candidates: bool = True) -> Source | ExampleSource:
     """MS MARCO passages (arXiv:1611.09268): 8.8 million, train queries, dev/small as dev, TREC DL 2019 as test.
 
     Args:
-        path: a copy, as MS MARCO publishes it or in any other known format. None: fetched by ir_datasets.
         max_triples: of the official training triples (qidpidtriples), the first so many.
         candidates: also read the official top 1000 of dev and test.
     """
@@ -75,21 +73,16 @@ def msmarco(*, path: str | None = None, max_triples: int = 0, candidates: bool =
         "dev": "msmarco-passage/dev/small",
         "test": "msmarco-passage/trec-dl-2019/judged",
     }
-    if path is not None:
-        return open_path(path)
     return open_ir_dataset(ids, max_triples=max_triples, candidates=candidates)
 
 
 @DATASETS.register("quora")
-def quora(*, path: str | None = None, form: Literal["retrieval", "pairs"] = "retrieval") -> Source | ExampleSource:
+def quora(*, form: Literal["retrieval", "pairs"] = "retrieval") -> Source | ExampleSource:
     """Quora duplicate questions as BEIR cut them (arXiv:2104.08663): 523 thousand questions, dev and test.
 
     Args:
-        path: a copy in any known format. None: fetched.
         form: pairs are the 404 thousand labelled pairs of questions that Quora published, as a hub data set keeps them.
     """
-    if path is not None:
-        return open_path(path)
     if form == "pairs":
         from ranker.data.formats.hub import open_hub
 
@@ -98,15 +91,12 @@ def quora(*, path: str | None = None, form: Literal["retrieval", "pairs"] = "ret
 
 
 def _trec_dl(year: int, passages: str) -> None:
-    def trec_dl(*, path: str | None = None, candidates: bool = True) -> Source | ExampleSource:
-        if path is not None:
-            return open_path(path)
+    def trec_dl(*, candidates: bool = True) -> Source | ExampleSource:
         return open_ir_dataset({"test": f"{passages}/trec-dl-{year}/judged"}, candidates=candidates)
 
     trec_dl.__doc__ = f"""TREC Deep Learning {year} passages: queries judged from 0 to 3, test only.
 
     Args:
-        path: a copy in any known format. None: fetched by ir_datasets.
         candidates: also read the official candidates.
     """
     DATASETS.register(f"trec-dl-{year}")(trec_dl)
@@ -119,14 +109,10 @@ for _year in (2021, 2022):
 
 
 def _beir(name: str, fetch: Callable[[], Source]) -> None:
-    def beir(*, path: str | None = None) -> Source | ExampleSource:
-        return fetch() if path is None else open_path(path)
+    def beir() -> Source | ExampleSource:
+        return fetch()
 
-    beir.__doc__ = f"""BEIR's {name} (arXiv:2104.08663).
-
-    Args:
-        path: a copy in any known format. None: fetched by ir_datasets, where it may be.
-    """
+    beir.__doc__ = f"""BEIR's {name} (arXiv:2104.08663)."""
     DATASETS.register(f"beir/{name}")(beir)
 
 
@@ -141,3 +127,5 @@ for _name in BEIR:
     _beir(_name, partial(open_ir_dataset, f"beir/{_name}"))
 for _name, _how in BEIR_BY_AGREEMENT.items():
     _beir(_name, partial(_by_agreement, _name, _how))
+
+FETCHED = frozenset(DATASETS) - {"pydocs"}

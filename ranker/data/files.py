@@ -5,7 +5,9 @@ Lines end with a line feed; a carriage return before it and a byte order mark at
 
 import codecs
 import gzip
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ranker.data.errors import DataError, Mistakes, shown
+from ranker.data.first_bytes import packed_as, without_mark
 
 # What one task reads of a file that can be cut, and what it holds of it at once.
 SPAN_BYTES = 64 * 2**20
@@ -22,6 +25,8 @@ BLOCK_BYTES = 4 * 2**20
 HEAD_BYTES = 256 * 2**10
 
 OnInvalid = Literal["error", "replace"]
+# What a packed file raises that is cut, damaged, encrypted or packed in a way that Python does not know.
+UNREADABLE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -120,17 +125,12 @@ class DataFile:
             with self.open() as stream:
                 for block in _whole_lines(stream, span):
                     if number == 1 and not span.start:
-                        block = self._without_mark(block)
+                        block = without_mark(block, self.where)
                     yield number, block
                     number += block.count(b"\n")
-        except (EOFError, OSError, zipfile.BadZipFile, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        except UNREADABLE as error:
             place = f"{self.where}, after line {number - 1}"
             mistakes.add(place, f"cannot be read further ({error}); copy the file again")
-
-    def _without_mark(self, block: bytes) -> bytes:
-        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise DataError(f"{self.where}: is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8 FILE)")
-        return block.removeprefix(codecs.BOM_UTF8)
 
     def lines(self, mistakes: Mistakes, span: Span = WHOLE) -> Iterator[Line]:
         """Every line of the span that is not blank."""
@@ -163,12 +163,20 @@ class DataFile:
         """``FILE, line N`` of the ``number``-th line of a span; the lines before the span are counted now."""
         return f"{self.where}, line {number + _count_lines(self, span.start)}"
 
+    def packed_as(self) -> str | None:
+        """What it is packed with, and what to do about it; None where it may be text."""
+        try:
+            with self.open() as stream:
+                return packed_as(stream.read(8))
+        except UNREADABLE as error:
+            return f"cannot be read ({error}); copy the file again"
+
     def head(self, size: int = HEAD_BYTES) -> str:
         """The first whole lines, for a look at what the file is; undecodable bytes are replaced, nothing is raised."""
         try:
             with self.open() as stream:
                 raw = stream.read(size)
-        except (EOFError, OSError, zipfile.BadZipFile, gzip.zlib.error):  # type: ignore[attr-defined]
+        except UNREADABLE:
             return ""
         cut = raw if len(raw) < size or b"\n" not in raw else raw[: raw.rindex(b"\n") + 1]
         return cut.removeprefix(codecs.BOM_UTF8).decode(self.encoding, "replace").replace("\r\n", "\n")
@@ -275,6 +283,10 @@ def find_files(path: Path) -> DataFiles:
     if not path.exists():
         raise DataError(f"{path}: no such file, folder or zip; check data.source")
     if not zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".zip":
+            raise DataError(f"{path}: not a readable zip; copy it again")
+        if re.search(r"\.(tar(\.\w+)?|tgz|tbz2?|txz)$", path.name, re.IGNORECASE):
+            raise DataError(f"{path}: an archive of tar; unpack it (tar -xf FILE) and name the folder")
         return DataFiles(str(path), {path.name: DataFile(path.name, str(path))})
     with zipfile.ZipFile(path) as archive:
         members = [name for name in archive.namelist() if not name.endswith("/") and not _hidden(name)]

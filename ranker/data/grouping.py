@@ -1,16 +1,19 @@
-"""Labelled ids become EXAMPLES with their texts, in memory that grows neither with the corpus nor with the examples.
+"""Labelled ids become EXAMPLES with their texts, in memory that does not grow with the corpus or the texts.
+
+What is in memory is the labels, some fifty bytes a document of an example, and a few dozen megabytes of texts.
 
 Two passes over files, each of them spread over the cores. The first reads every part of the corpus once and writes the
 texts that examples want of it, cut at the borders of buckets of examples. The second puts a bucket together. The
 order of the examples is that of the labels, whatever the number of parts, buckets and workers.
 """
 
+import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +22,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ranker.config import RayConfig
+from ranker.data.assembly import AS_THEY_ARE, Finish, assemble
+from ranker.data.errors import DataError
 from ranker.data.parts import hash_ids, write_table
 from ranker.data.spread import spread
+from ranker.manifest import fingerprint, write_text
 from ranker.schemas import CORPUS, EXAMPLES, Corpus, StoredCorpus, document_texts, read_blocks, require
 
 # One row a document of a group; the rows of a query follow each other. ``score``: a teacher's, or null.
@@ -29,23 +35,9 @@ LABELLED = pa.schema(
 )
 TEXTS = pa.schema([("row", pa.int64()), ("text", pa.string())])
 
-BUCKET_ROWS = 50_000
+KEY = ".groups.key"
+BUCKET_ROWS = 25_000
 FLUSH_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True)
-class Finish:
-    """What becomes of a group when its texts are there.
-
-    Args:
-        drop_copies: a document with the text of one before it is left out.
-        negatives_a_positive: documents of label 0 that stay for each one above it, the first ones. None: all.
-        both_sides: a group without a label above 0, or without one of 0, is left out.
-    """
-
-    drop_copies: bool = False
-    negatives_a_positive: int | None = None
-    both_sides: bool = False
 
 
 def group_texts(
@@ -53,31 +45,73 @@ def group_texts(
     queries: pa.Table,
     corpus: Corpus,
     folder: Path,
-    finish: Finish = Finish(),
+    finish: Finish = AS_THEY_ARE,
     ray: RayConfig | None = None,
+    *,
+    shared: bool = True,
 ) -> list[Path]:
     """Write EXAMPLES to ``folder/part-NNNNN.parquet`` and return these files, in order.
 
+    A call that was interrupted goes on in the same folder; one with other labels or documents begins anew there.
+
     Args:
         labelled: LABELLED. Documents that the corpus lacks are left out, and so are groups without any.
-        queries: QUERIES that hold their texts. folder: also takes files that are removed at the end; a call that was
-            interrupted goes on in it.
+        queries: QUERIES that hold their texts.
+        shared: whether every node sees ``folder``; otherwise nothing leaves this process.
+
+    Raises:
+        DataError: where the folder holds parts that another hand has written.
     """
+    folder = folder.expanduser().absolute()
     labelled = require(labelled, LABELLED, "labelled documents").select(LABELLED.names).combine_chunks()
     plan = _Plan.make(labelled, queries)
     work = folder / "joining"
-    (work / "texts").mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     _save(work, labelled, plan)
-    parts: list[Any] = list(enumerate(corpus.parts)) if isinstance(corpus, StoredCorpus) else []
-    if parts:
+    _continue_or_clear(folder, work, corpus, finish)
+    (work / "texts").mkdir(exist_ok=True)
+    if isinstance(corpus, StoredCorpus):
+        parts = list(enumerate(corpus.parts))
         total = sum(part.stat().st_size for _, part in parts)
-        spread(partial(_find_in_part, work), parts, total, "joining texts to examples", ray)
+        spread(partial(_find_in_part, work), parts, total if shared else 0, "joining texts to examples", ray)
     else:
         _find_texts(work, 0, corpus.blocks())
     size = sum(file.stat().st_size for file in (work / "texts").glob("*.arrow"))
-    spread(partial(_write_bucket, work, folder, finish), range(plan.num_buckets), size, "writing groups", ray)
-    _clean(work)
-    return sorted(folder.glob("part-*.parquet"))
+    buckets = range(plan.num_buckets)
+    spread(partial(_write_bucket, work, folder, finish), buckets, size if shared else 0, "writing groups", ray)
+    shutil.rmtree(work)
+    return [_part(folder, bucket) for bucket in buckets]
+
+
+def _part(folder: Path, bucket: int) -> Path:
+    return folder / f"part-{bucket:05d}.parquet"
+
+
+def _continue_or_clear(folder: Path, work: Path, corpus: Corpus, finish: Finish) -> None:
+    """Leave what an interrupted call with the same inputs has left, and nothing else."""
+    key = fingerprint([_digest(file) for file in sorted(work.glob("*.arrow"))] + [str(finish), *_identity(corpus)])
+    mark = folder / KEY
+    if mark.is_file() and mark.read_text("utf-8") == key:
+        return
+    parts = list(folder.glob("part-*.parquet"))
+    if parts and not mark.is_file():
+        raise DataError(f"{folder}: holds {parts[0].name}, which is no part of such groups; name another folder")
+    shutil.rmtree(work / "texts", ignore_errors=True)
+    for file in (*parts, *work.glob("found-*")):
+        file.unlink()
+    write_text(mark, key)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _identity(corpus: Corpus) -> list[str]:
+    """What tells one corpus from another without reading it."""
+    if not isinstance(corpus, StoredCorpus):
+        return [f"{id(corpus)}"]  # in memory: of this process, which starts anew after an interruption
+    return [f"{part} {part.stat().st_size} {part.stat().st_mtime_ns}" for part in corpus.parts]
 
 
 @dataclass(frozen=True)
@@ -146,18 +180,18 @@ def _find_texts(work: Path, number: int, blocks: Iterator[pa.Table]) -> None:
     found: list[pa.Table] = []
     size, files = 0, 0
     for block in blocks:
-        table = _matches(block, wanted, hashes)
-        if table.num_rows:
+        for table in _matches(block, wanted, hashes):
             found.append(table)
             size += table.nbytes
-        if size >= FLUSH_BYTES:
-            _flush(work, number, files, found)
-            found, size, files = [], 0, files + 1
+            if size >= FLUSH_BYTES:
+                _flush(work, number, files, found)
+                found, size, files = [], 0, files + 1
     _flush(work, number, files, found)
     done.touch()
 
 
-def _matches(block: pa.Table, wanted: pa.Table, hashes: NDArray[np.uint64]) -> pa.Table:
+def _matches(block: pa.Table, wanted: pa.Table, hashes: NDArray[np.uint64]) -> Iterator[pa.Table]:
+    """TEXTS of a block, some at a time: a document may be wanted by many examples."""
     ids = hash_ids(block["doc_id"])
     first, last = np.searchsorted(hashes, ids), np.searchsorted(hashes, ids, side="right")
     counts = last - first
@@ -170,7 +204,12 @@ def _matches(block: pa.Table, wanted: pa.Table, hashes: NDArray[np.uint64]) -> p
     documents, places = documents[keep], places[keep]
     needed, back = np.unique(documents, return_inverse=True)
     texts = pa.array(document_texts(block.take(pa.array(needed))), pa.string())
-    return pa.table([wanted["row"].take(pa.array(places)), texts.take(pa.array(back))], schema=TEXTS)
+    sizes = pc.binary_length(texts).to_numpy().astype(np.int64)[back] + 16
+    pieces = np.cumsum(sizes) // FLUSH_BYTES
+    for some in np.split(np.arange(len(back)), np.flatnonzero(np.diff(pieces)) + 1):
+        if len(some):
+            rows = wanted["row"].take(pa.array(places[some]))
+            yield pa.table([rows, texts.take(pa.array(back[some]))], schema=TEXTS)
 
 
 def _flush(work: Path, number: int, file: int, found: Sequence[pa.Table]) -> None:
@@ -194,7 +233,7 @@ def _flush(work: Path, number: int, file: int, found: Sequence[pa.Table]) -> Non
 
 def _write_bucket(work: Path, folder: Path, finish: Finish, bucket: int) -> None:
     """Second pass: one bucket of groups, with everything that the first found for it."""
-    target = folder / f"part-{bucket:05d}.parquet"
+    target = _part(folder, bucket)
     if target.exists():
         return
     files = sorted((work / "texts").glob("*.arrow"))
@@ -204,59 +243,6 @@ def _write_bucket(work: Path, folder: Path, finish: Finish, bucket: int) -> None
     low, high = int(buckets[bucket]), int(buckets[bucket + 1])
     groups, labelled = _mapped(work / "groups.arrow").slice(low, high - low), _mapped(work / "labelled.arrow")
     write_table(assemble(groups, labelled, texts, finish), target)
-
-
-def assemble(groups: pa.Table, labelled: pa.Table, texts: pa.Table, finish: Finish) -> pa.Table:
-    """EXAMPLES of some groups.
-
-    Args:
-        groups: query_id, query, start and end of the group among the rows of ``labelled``.
-        texts: (row of ``labelled``, text), in any order; rows without one are left out.
-    """
-    text_of = dict(zip(texts["row"].to_pylist(), texts["text"].to_pylist(), strict=True))
-    low = groups["start"][0].as_py() if groups.num_rows else 0
-    high = groups["end"][-1].as_py() if groups.num_rows else 0
-    part = labelled.slice(low, high - low)
-    labels, doc_ids, scores = (part[name].to_pylist() for name in ("label", "doc_id", "score"))
-    columns: list[list[Any]] = [[] for _ in EXAMPLES]
-    for query_id, query, start, end in zip(*(column.to_pylist() for column in groups.columns), strict=True):
-        found = [
-            (text_of[row], labels[row - low], doc_ids[row - low], scores[row - low])
-            for row in range(start, end)
-            if row in text_of
-        ]
-        lists = _lists(_kept(found, finish), finish)
-        if lists and query is not None:
-            for column, value in zip(columns, (query_id, query, *lists), strict=True):
-                column.append(value)
-    return pa.table(columns, schema=EXAMPLES)
-
-
-def _kept(found: Sequence[tuple[Any, ...]], finish: Finish) -> list[tuple[Any, ...]]:
-    """The (text, label, doc_id, score) of a group that stay."""
-    if finish.drop_copies:
-        found = list({document[0]: document for document in reversed(found)}.values())[::-1]
-    positives = [document for document in found if document[1] > 0]
-    negatives = [document for document in found if document[1] <= 0]
-    if finish.negatives_a_positive is None:
-        return list(found)
-    return [*positives, *negatives[: finish.negatives_a_positive * len(positives)]]
-
-
-def _lists(kept: list[tuple[Any, ...]], finish: Finish) -> tuple[Any, ...]:
-    """documents, labels, doc_ids and scores of a group; empty where it is left out."""
-    if not kept:
-        return ()
-    documents, labels, doc_ids, scores = (list(column) for column in zip(*kept, strict=True))
-    if finish.both_sides and (max(labels) <= 0 or min(labels) > 0):
-        return ()
-    return documents, labels, doc_ids, scores if any(score is not None for score in scores) else None
-
-
-def _clean(work: Path) -> None:
-    import shutil
-
-    shutil.rmtree(work)
 
 
 def read_groups(parts: Sequence[Path]) -> pa.Table:

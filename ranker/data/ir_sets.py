@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ranker.data.errors import DataError, Mistakes
+from ranker.data.pairs import codes, pair_codes
 from ranker.data.pieces import tables_of
 from ranker.data.source import Source
-from ranker.schemas import CORPUS, ID_TRIPLES, QRELS, QUERIES, RUN
+from ranker.data.splits import SYNONYMS
+from ranker.schemas import CORPUS, ID_TRIPLES, QRELS, QUERIES, RUN, SPLITS
 
 log = logging.getLogger(__name__)
 
 PREFIX = "ir_datasets:"
-_SPLIT_NAMES = ("train", "dev", "test", "validation")
+# What a part of an id says about its split: train, dev and test by all their names.
+_SPLIT_NAMES = {name: split for split in SPLITS for name in (split, *SYNONYMS[split])}
 # Its own defaults wait 15 s three times a mirror; without a network that looks like a hang.
 _IMPATIENT = {"IR_DATASETS_DL_TIMEOUT": "6", "IR_DATASETS_DL_TRIES": "2"}
 # TREC DL: "binary measures treat 2 and 3 as relevant" (arXiv:2003.07820); DL-Hard is made of the same judgements.
@@ -31,12 +35,13 @@ def open_ir_dataset(identifier: str | Mapping[str, str], *, max_triples: int = 0
 
     Args:
         identifier: ``beir/scifact`` (its ``/train``, ``/dev``, ``/test`` are found), ``beir/scifact/test``
-            (that split alone), or ``{"train": id, "dev": id}``.
+            (that split alone; test where the id names none), or ``{"train": id, "dev": id}``.
         max_triples: of the training triples that the data set publishes, the first so many.
         candidates: also read the ranked lists that it publishes, for other splits than train.
 
     Raises:
-        DataError: on an unknown id. Reading one that is neither cached nor fetched in a few seconds raises it too.
+        DataError: on an unknown id, or triples of an id without a train split. Reading one that is neither cached nor
+            fetched in a few seconds raises it too.
     """
     import ir_datasets
 
@@ -45,6 +50,11 @@ def open_ir_dataset(identifier: str | Mapping[str, str], *, max_triples: int = 0
     if isinstance(identifier, str):
         ids, opened = _splits_of(ir_datasets, identifier, opened[""])
     name = next(iter(ids.values())) if isinstance(identifier, Mapping) else identifier
+    if max_triples and "train" not in opened:
+        raise DataError(
+            f"max_triples {max_triples}: ir_datasets:{name} gives the splits {sorted(opened)}, and triples are for "
+            "train; leave max_triples out, or name an id with a train split"
+        )
     sources = _Sources(ids, opened, max_triples, candidates)
     return Source(
         name=name.replace("/", "-"),
@@ -73,18 +83,17 @@ def _opened(library: Any, name: str) -> Any:
 def _splits_of(library: Any, name: str, whole: Any) -> tuple[dict[str, str], dict[str, Any]]:
     """Split -> id, and split -> data set."""
     if whole.has_qrels():
-        last = name.rpartition("/")[2]
-        split = {"validation": "dev"}.get(last, last) if last in _SPLIT_NAMES else "test"
+        split = next((_SPLIT_NAMES[part] for part in reversed(name.split("/")) if part in _SPLIT_NAMES), "test")
         return {split: name}, {split: whole}
-    ids, found = {}, {}
-    for split in _SPLIT_NAMES:
+    ids: dict[str, str] = {}
+    found: dict[str, Any] = {}
+    for part, split in _SPLIT_NAMES.items():
         try:
-            below = library.load(f"{name}/{split}")
+            below = library.load(f"{name}/{part}")
         except KeyError:
             continue
-        if below.has_qrels() and below.has_queries():
-            ours = "dev" if split == "validation" else split
-            ids[ours], found[ours] = f"{name}/{split}", below
+        if split not in found and below.has_qrels() and below.has_queries():
+            ids[split], found[split] = f"{name}/{part}", below
     if not found or not whole.has_docs():
         raise DataError(f"ir_datasets:{name} has no judgements below it; choose a narrower id, such as {name}/dev")
     return ids, found
@@ -149,7 +158,7 @@ class _Sources:
         for split, source in self.opened.items():
             with fetched(self.ids[split]):
                 rows = ((each.query_id, each.doc_id, each.relevance) for each in source.qrels_iter())
-                found[split] = _table(rows, QRELS)
+                found[split] = judged_once(_table(rows, QRELS), f"ir_datasets:{self.ids[split]}")
         return found
 
     def run(self, mistakes: Mistakes) -> pa.Table | None:
@@ -177,14 +186,25 @@ def _table(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *tables_of(iter(rows), schema)])
 
 
+def judged_once(qrels: pa.Table, place: str) -> pa.Table:
+    """QRELS with each pair once: of two judgements the last counts, as ir_measures counts them."""
+    frame = qrels.to_pandas()
+    pair = ["query_id", "doc_id"]
+    if changed := int(frame.drop_duplicates().duplicated(pair).sum()):
+        log.warning("%s: %d judgements contradict an earlier one of the same document; the last counts", place, changed)
+    return qrels.filter(pa.array(~frame.duplicated(pair, keep="last").to_numpy()))
+
+
 def ranked(run: pa.Table) -> pa.Table:
-    """RUN with ranks by falling score; equal scores stay in the order of the file."""
-    order = pa.table({"query": run["query_id"].combine_chunks().dictionary_encode().indices, "score": run["score"]})
-    places = pc.sort_indices(order, [("query", "ascending"), ("score", "descending")])  # stable
-    sorted_run = run.take(places)
-    frame = sorted_run.select(["query_id"]).to_pandas()
-    ranks = (frame.groupby("query_id", sort=False).cumcount() + 1).astype("int32")
-    return sorted_run.set_column(3, RUN.field("rank"), pa.array(ranks))
+    """RUN with ranks by falling score, each document once; equal scores stay in the order of the file."""
+    queries = codes(run["query_id"])[0]
+    order = pa.table({"query": queries, "score": run["score"]})
+    places = pc.sort_indices(order, [("query", "ascending"), ("score", "descending")]).to_numpy()  # stable
+    _, first = np.unique(pair_codes(run)[places], return_index=True)
+    kept = places[np.sort(first)]
+    _, starts, sizes = np.unique(queries[kept], return_index=True, return_counts=True)
+    ranks = np.arange(len(kept)) - np.repeat(starts, sizes) + 1
+    return run.take(pa.array(kept)).set_column(3, RUN.field("rank"), pa.array(ranks, pa.int32()))
 
 
 def _is_no_failure(record: logging.LogRecord) -> bool:
@@ -208,7 +228,7 @@ def fetched(name: str) -> Iterator[None]:
         from ir_datasets.util import home_path
 
         raise DataError(
-            f"ir_datasets:{name} is not in {home_path()} and could not be fetched "
+            f"ir_datasets:{name} is not in {home_path()} and could not be fetched or read "
             f"({type(error).__name__}: {str(error)[:200]}). On a machine with a network run "
             f"`for part in docs queries qrels; do ir_datasets export {name} $part > /dev/null; done` and copy that "
             "folder here (IR_DATASETS_HOME names another place), or point data.source at a copy in BEIR, TREC or MS "

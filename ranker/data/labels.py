@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranker.data.errors import DataError
 from ranker.data.grouping import LABELLED, group_texts
+from ranker.data.leakage import with_copies
 from ranker.data.splits import Splits
 from ranker.schemas import Collection, Corpus
 
@@ -47,12 +49,40 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Barred:
+    """Documents that no training example of a collection may hold.
+
+    Args:
+        reserved: relevant to queries that were held out, or of the same text as one that is. missing: judged, or
+            named by the candidates or triples, and not in the corpus.
+    """
+
+    reserved: frozenset[str]
+    missing: frozenset[str]
+
+    @classmethod
+    def of(cls, collection: Collection) -> "Barred":
+        """In two passes over the corpus where something is reserved, and one over its ids."""
+        given = collection.reserved
+        reserved = with_copies(collection.documents, given).to_pylist() if given is not None and len(given) else []
+        named = [collection.qrels["doc_id"]]
+        named += [collection.run["doc_id"]] if collection.run is not None else []
+        if collection.triples is not None:
+            named += [collection.triples[name] for name in ("positive_id", "negative_id")]
+        ids = pa.chunked_array([chunk for column in named for chunk in column.chunks], pa.string())
+        return cls(frozenset(reserved), frozenset(collection.documents.missing(ids)))
+
+    def __contains__(self, doc_id: str) -> bool:
+        return doc_id in self.reserved or doc_id in self.missing
+
+
+@dataclass(frozen=True)
 class _Query:
     query_id: str
     positives: dict[str, int]
     hard: list[str]
     known: Set[str]
-    reserved: Set[str]
+    barred: Barred
     needed: int
 
 
@@ -60,15 +90,17 @@ def training_labels(collection: Collection, mixture: Mixture) -> pa.Table:
     """LABELLED of every query with a relevant document: those (with their grade), hard negatives, random ones (0).
 
     A grade below the collection's relevance level is 0, so that a label above 0 always means relevant. Neither a
-    relevant document of the query nor a reserved one of the collection becomes a negative; a reserved one is no
-    positive either. Some spare negatives stand behind: copies by text are only found with the texts.
+    relevant document of the query nor a reserved one of the collection, nor a copy of that, becomes a negative; a
+    reserved one is no positive either. Documents that the corpus lacks are left out. Some spare negatives stand behind:
+    copies of positives by text are only found with the texts.
     """
+    barred = Barred.of(collection)
     # Twice over the queries, some at a time: as Python objects all of them would take more than their texts do.
-    rows = [_rows_of(query, collection, mixture) for query in _queries(collection, mixture)]
+    rows = [_rows_of(query, collection, mixture) for query in _queries(collection, barred, mixture)]
     ends = np.cumsum([0, *map(len, rows)]).tolist()
     ids = ids_at(collection.documents, np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64))
     tables, waiting = [LABELLED.empty_table()], []
-    for query, (low, high) in zip(_queries(collection, mixture), pairwise(ends), strict=True):
+    for query, (low, high) in zip(_queries(collection, barred, mixture), pairwise(ends), strict=True):
         waiting += [(query.query_id, doc_id, float(grade), None) for doc_id, grade in query.positives.items()]
         negatives = _mixed(query, ids.slice(low, high - low).to_pylist(), mixture.random_ratio)
         waiting += [(query.query_id, doc_id, 0.0, None) for doc_id in negatives]
@@ -78,24 +110,49 @@ def training_labels(collection: Collection, mixture: Mixture) -> pa.Table:
     return pa.concat_tables([*tables, _labelled(waiting)])
 
 
-def _queries(collection: Collection, mixture: Mixture) -> Iterator[_Query]:
-    reserved = frozenset(collection.reserved.to_pylist()) if collection.reserved is not None else frozenset()
+def _queries(collection: Collection, barred: Barred, mixture: Mixture) -> Iterator[_Query]:
+    for some in _blocks(collection):
+        relevant, irrelevant = _judged(some)
+        candidates = _candidates(some)
+        for query_id in some.queries["query_id"].to_pylist():
+            known = relevant.get(query_id, {})
+            positives = {doc_id: grade for doc_id, grade in known.items() if doc_id not in barred}
+            if positives:
+                ordered = dict.fromkeys([*irrelevant.get(query_id, []), *candidates.get(query_id, [])])
+                hard = [doc_id for doc_id in ordered if doc_id not in known and doc_id not in barred]
+                yield _Query(query_id, positives, hard, known.keys(), barred, mixture.num_negatives * len(positives))
+
+
+def _blocks(collection: Collection) -> Iterator[Collection]:
+    """Some of its queries at a time."""
     query_ids = collection.queries["query_id"]
     for start in range(0, len(query_ids), BLOCK_QUERIES):
-        some = query_ids.slice(start, BLOCK_QUERIES).to_pylist()
-        yield from _some_queries(collection.with_queries(some), reserved, mixture)
+        yield collection.with_queries(query_ids.slice(start, BLOCK_QUERIES).to_pylist())
 
 
-def _some_queries(collection: Collection, reserved: frozenset[str], mixture: Mixture) -> Iterator[_Query]:
-    relevant, irrelevant = _judged(collection)
-    candidates = _candidates(collection)
-    for query_id in collection.queries["query_id"].to_pylist():
-        known = relevant.get(query_id, {})
-        positives = {doc_id: grade for doc_id, grade in known.items() if doc_id not in reserved}
-        if positives:
-            ordered = dict.fromkeys([*irrelevant.get(query_id, []), *candidates.get(query_id, [])])
-            hard = [doc_id for doc_id in ordered if doc_id not in known and doc_id not in reserved]
-            yield _Query(query_id, positives, hard, known.keys(), reserved, mixture.num_negatives * len(positives))
+def why_no_labels(collection: Collection) -> str:
+    """Why its queries give no training example, each of them counted, and what to do: for an error message."""
+    if not collection.queries.num_rows:
+        return "it has no queries; name a split that is judged"
+    barred, level = Barred.of(collection), max(1, collection.relevance_level)
+    counts: Counter[str] = Counter()
+    for some in _blocks(collection):
+        relevant, _ = _judged(some)
+        for query_id in some.queries["query_id"].to_pylist():
+            known = relevant.get(query_id, {}).keys()
+            lost, kept = known & barred.missing, known - barred.missing
+            counts["unjudged"] += not known
+            counts["missing"] += bool(lost) and not kept
+            counts["reserved"] += bool(kept) and kept <= barred.reserved
+            counts["alone"] += bool(kept - barred.reserved)
+    said = {
+        "unjudged": f"have no document that is judged {level} or above; add qrels",
+        "missing": "have only relevant documents that are not in the corpus; add them",
+        "reserved": "have only relevant documents that answer queries of other splits too; give the data set splits "
+        "that share no document",
+        "alone": "have no document of another text beside the relevant ones; add documents that answer nothing",
+    }
+    return "; ".join(f"{count} of {counts.total()} queries {said[why]}" for why, count in counts.items() if count)
 
 
 def _judged(collection: Collection) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
@@ -137,7 +194,7 @@ def _num_random(query: _Query, ratio: float) -> int:
 def _rows_of(query: _Query, collection: Collection, mixture: Mixture) -> NDArray[np.int64]:
     """Random positions in the corpus, some more than are needed; the same for a query whatever the others are."""
     size = collection.documents.num_rows
-    lost = len(query.known) + len(query.reserved) + len(query.hard)
+    lost = len(query.known) + len(query.barred.reserved) + len(query.hard)
     wanted = math.ceil((_num_random(query, mixture.random_ratio) + SPARE) * size / max(1, size - lost))
     rng = np.random.default_rng([mixture.seed, crc32(query.query_id.encode())])
     if wanted * SPARE > size:  # so many of so few that they would often meet
@@ -166,7 +223,7 @@ def _mixed(query: _Query, random_ids: Sequence[str], ratio: float) -> list[str]:
     random = [
         doc_id
         for doc_id in dict.fromkeys(random_ids)
-        if doc_id not in hard and doc_id not in query.known and doc_id not in query.reserved
+        if doc_id not in hard and doc_id not in query.known and doc_id not in query.barred
     ]
     if not ratio:
         return [*query.hard[: query.needed + SPARE], *random]
@@ -205,5 +262,5 @@ def judged_examples(data: Splits) -> dict[str, Iterator[pa.Table]]:
 
 def _judged_parts(data: Splits, split: str) -> Iterator[pa.Table]:
     with tempfile.TemporaryDirectory(prefix="ranker-examples-") as folder:
-        for part in group_texts(judged_labels(data, split), data.queries, data.corpus, Path(folder)):
+        for part in group_texts(judged_labels(data, split), data.queries, data.corpus, Path(folder), shared=False):
             yield pq.read_table(part)

@@ -2,10 +2,13 @@
 
 from itertools import combinations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ranker.data.splits import Splits
+from ranker.data.parts import Hashes, hash_ids
+from ranker.data.splits import Splits, folded
+from ranker.schemas import Corpus, document_texts
 
 
 def shared_documents(data: Splits) -> dict[str, int]:
@@ -18,8 +21,7 @@ def shared_queries(data: Splits) -> dict[str, int]:
     texts = {}
     for split, table in data.qrels.items():
         asked = data.queries.filter(pc.is_in(data.queries["query_id"], table["query_id"].unique()))
-        plain = pc.utf8_lower(pc.utf8_trim_whitespace(asked["text"]))
-        texts[split] = pc.replace_substring_regex(plain, r"\s+", " ").unique()
+        texts[split] = folded(asked["text"]).unique()
     return _shared(texts)
 
 
@@ -28,6 +30,31 @@ def relevant_ids(data: Splits, split: str) -> pa.Array:
     table = data.qrels[split]
     level = data.relevance_levels.get(split, 1)
     return table.filter(pc.greater_equal(table["relevance"], level))["doc_id"].unique()
+
+
+def with_copies(corpus: Corpus, doc_ids: pa.Array) -> pa.Array:
+    """The doc_ids, and those of all documents with the text of one of them; two passes over the corpus.
+
+    Of the texts no more than a block and 8 bytes for each of the ``doc_ids`` are in memory.
+    """
+    wanted = [
+        _hashed_texts(some)
+        for block in corpus.blocks()
+        if (some := block.filter(pc.is_in(block["doc_id"], doc_ids))).num_rows
+    ]
+    if not wanted:
+        return doc_ids
+    texts = np.unique(np.concatenate(wanted))
+    found = [doc_ids]
+    for block in corpus.blocks():
+        hashes = _hashed_texts(block)
+        places = np.searchsorted(texts, hashes).clip(max=len(texts) - 1)
+        found += block["doc_id"].filter(pa.array(texts[places] == hashes)).chunks
+    return pa.chunked_array(found, pa.string()).unique()
+
+
+def _hashed_texts(documents: pa.Table) -> Hashes:
+    return hash_ids(pa.array(document_texts(documents), pa.string()))
 
 
 def _shared(values: dict[str, pa.Array]) -> dict[str, int]:

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from ranker.data.catalog import load_splits
 from ranker.data.datasets import DATASETS
-from ranker.data.splits import Splits, hold_out_missing
-from ranker.schemas import QRELS, QUERIES, Collection
+from ranker.data.splits import Splits, hold_out_missing, with_house_names
+from ranker.schemas import QRELS, QUERIES, SPLITS, Collection
 
 
 class DataLoader:
@@ -25,18 +25,24 @@ class DataLoader:
         """Train, dev and test collections over one corpus.
 
         Where the source has no dev or test split, each is a seeded tenth of its train queries, cut so that no document
-        is relevant in two of them. A source that is for measuring only gives an empty train collection. The documents
-        stay on the disk (see :func:`ranker.data.load`).
+        is relevant in two of them. A split by another usual name (``validation``, ``val``, ``testing``) is taken for
+        its own. A source that is for measuring only gives an empty train collection. The documents stay on the disk
+        (see :func:`ranker.data.load`).
 
         Raises:
             ranker.data.DataError: on files that are not what they should be, or a data set that cannot be fetched.
         """
-        loaded, _ = hold_out_missing(load_splits(self.source, **{"seed": self.seed, **self.options}), self.seed)
+        loaded = with_house_names(load_splits(self.source, **{"seed": self.seed, **self.options}))
+        loaded, _ = hold_out_missing(loaded, self.seed)
         train, dev, test = (
-            loaded.collection(split) if split in loaded.qrels else _empty(loaded, split)
-            for split in ("train", "dev", "test")
+            loaded.collection(split) if split in loaded.names else _empty(loaded, split) for split in SPLITS
         )
         return train, dev, test
+
+
+def _absolute(path: str | Path) -> str:
+    """A path that no name of a data set is mistaken for."""
+    return str(Path(path).expanduser().absolute())
 
 
 def _empty(data: Splits, split: str) -> Collection:
@@ -133,21 +139,24 @@ class BEIRDataLoader(DataLoader):
     """A BEIR data set.
 
     Args:
-        name_or_path: a name such as ``scifact`` or ``cqadupstack/android``, or the path of a folder or zip.
+        name_or_path: a name such as ``scifact`` or ``cqadupstack/android``, or the path of a folder or zip; what
+            exists as a path is one.
         max_documents, max_queries, allow_missing, seed: see MSMARCODataLoader.
     """
 
     def __init__(
         self,
-        name_or_path: str,
+        name_or_path: str | Path,
         *,
         max_documents: int | None = None,
         max_queries: int | None = None,
         allow_missing: bool | None = None,
         seed: int = 13,
     ) -> None:
-        named = name_or_path.removeprefix("beir/")
+        named = str(name_or_path).removeprefix("beir/")
         source = f"beir/{named}" if f"beir/{named}" in DATASETS else str(name_or_path)
+        if Path(name_or_path).expanduser().exists():
+            source = _absolute(name_or_path)
         super().__init__(
             source, seed=seed, max_documents=max_documents, max_queries=max_queries, allow_missing=allow_missing
         )
@@ -186,7 +195,7 @@ class CustomDataLoader(DataLoader):
         **options: Any,
     ) -> None:
         super().__init__(
-            str(path),
+            _absolute(path),
             seed=seed,
             format=format,
             encoding=encoding,

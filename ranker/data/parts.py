@@ -5,7 +5,9 @@ all of them one range of hashes at a time, so that no more than RANGE_ROWS are i
 """
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,26 +53,48 @@ def write_piece(piece: Piece, folder: Path, number: int, schema: pa.Schema, hash
     Args:
         hashed: keep the hashes of its first column.
     """
-    done = folder / f"piece-{number:06d}"
-    if not done.exists():
-        work = folder / f".piece-{number:06d}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+    done = piece_folder(folder, number)
+    if not is_done(done):
+        # A name of its own: Ray may run a task again while the first one still writes.
+        work = Path(tempfile.mkdtemp(dir=folder, prefix=f".piece-{number:06d}-"))
         mistakes = Mistakes(str(number))
         rows = 0
         try:
             rows = _write_parts(piece.tables(mistakes), work, schema, hashed)
         except (DataError, SchemaError) as error:
             mistakes.add("", str(error))
-        (work / REPORT).write_text(json.dumps({"rows": rows, "mistakes": mistakes.found, "count": mistakes.count}))
-        work.rename(done)
+        names = sorted(file.name for file in work.glob("*.parquet"))
+        report = {"parts": names, "rows": rows, "mistakes": mistakes.found, "count": mistakes.count}
+        (work / REPORT).write_text(json.dumps(report))
+        _give_name(work, done)
     return read_report(done)
+
+
+def piece_folder(folder: Path, number: int) -> Path:
+    """Where a piece lies once it is whole."""
+    return folder / f"piece-{number:06d}"
+
+
+def is_done(done: Path) -> bool:
+    """Whether a piece is whole: its report is the last that comes and the first that goes."""
+    return (done / REPORT).is_file()
+
+
+def _give_name(work: Path, done: Path) -> None:
+    if done.exists() and not is_done(done):  # what a removal that was interrupted has left
+        shutil.rmtree(done)
+    try:
+        work.rename(done)
+    except OSError:
+        if not is_done(done):
+            raise
+        shutil.rmtree(work)  # another process was faster
 
 
 def read_report(done: Path) -> PieceReport:
     """What :func:`write_piece` left."""
     plain = json.loads((done / REPORT).read_text())
-    parts = tuple(sorted(done.glob("*.parquet")))
+    parts = tuple(done / name for name in plain["parts"])
     return PieceReport(parts, plain["rows"], tuple(plain["mistakes"]), plain["count"])
 
 
@@ -78,7 +102,20 @@ def forget_failed(folder: Path) -> None:
     """Remove the pieces below ``folder`` that had mistakes: the next call reads them again, a network may be back."""
     for done in {file.parent for file in folder.rglob(REPORT)}:
         if read_report(done).count:
-            shutil.rmtree(done)
+            remove_piece(done)
+
+
+def remove_piece(done: Path) -> None:
+    """Remove a piece so that an interruption leaves none that looks whole."""
+    (done / REPORT).unlink(missing_ok=True)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def remove_pieces(folder: Path) -> None:
+    """Remove all pieces below a folder, and the folder."""
+    for done in list(folder.rglob(REPORT)):
+        remove_piece(done.parent)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_parts(tables: Iterator[pa.Table], folder: Path, schema: pa.Schema, hashed: bool) -> int:
@@ -177,34 +214,37 @@ def _repeated_between(parts: Sequence[Path], low: int, high: int) -> Iterator[tu
 
 
 def publish_parts(parts: Sequence[Path], folder: Path, schema: pa.Schema, dropped: dict[int, NDArray[np.int64]]) -> int:
-    """Move parts to ``folder/part-NNNNN.parquet`` without the dropped rows; parts without rows vanish. Rows that stay.
+    """Parts as ``folder/part-NNNNN.parquet`` without the dropped rows; the number of rows that stay.
 
-    A call that was interrupted goes on: what has moved already is not looked for again.
+    The pieces stay whole, so that a call after an interruption at any point gives the same. Parts without rows are left
+    out.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     kept = 0
     for number, part in enumerate(parts):
+        rows = pq.read_metadata(part).num_rows - len(dropped.get(number, ()))
         target = folder / f"part-{number:05d}.parquet"
-        if part.exists():
-            if number in dropped:
-                _rewrite(part, part, dropped[number])
-            part.replace(target)
-        if not target.exists():
-            continue  # it had no rows, in a call that was interrupted
-        rows = pq.read_metadata(target).num_rows
+        if rows and number in dropped:
+            keep = np.ones(pq.read_metadata(part).num_rows, dtype=bool)
+            keep[dropped[number]] = False
+            write_table(pq.read_table(part).filter(pa.array(keep)), target)
+        elif rows:
+            _link(part, target)
         kept += rows
-        if not rows:
-            target.unlink()
     if not kept:
-        pq.write_table(schema.empty_table(), folder / "part-00000.parquet")
+        write_table(schema.empty_table(), folder / "part-00000.parquet")
     return kept
 
 
-def _rewrite(source: Path, target: Path, dropped: NDArray[np.int64]) -> None:
-    table = pq.read_table(source)
-    keep = np.ones(table.num_rows, dtype=bool)
-    keep[dropped] = False
-    write_table(table.filter(pa.array(keep)), target)
+def _link(part: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where the file system has no links."""
+    try:
+        os.link(part, target)
+    except OSError:
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.copyfile(part, temporary)
+        temporary.replace(target)
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -11,7 +11,7 @@ from ranker.config import RayConfig
 from ranker.data.errors import DataError
 from ranker.data.examples import groups_to_pairs
 from ranker.data.grouping import Finish, group_texts, read_groups
-from ranker.data.labels import Mixture, training_labels
+from ranker.data.labels import Barred, Mixture, training_labels, why_no_labels
 from ranker.schemas import ID_TRIPLES, PAIRS, Collection
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class DataPreprocessor:
     """Turns collections into training examples: groups, pairs, or (query, positive, negative) triples.
 
     Documents that are relevant to a query of a split that was held out of the collection never come into them, neither
-    as positives nor as negatives.
+    as positives nor as negatives, and neither do documents with the text of such a one.
 
     Args:
         seed: of the drawn negatives.
@@ -45,9 +45,16 @@ class DataPreprocessor:
             random_ratio: share of the negatives that is drawn at random even where hard ones are there.
 
         Raises:
-            ranker.data.DataError: where no query has a relevant document, or ``num_negatives`` is below 1.
+            ranker.data.DataError: where no query has a relevant document, or ``num_negatives`` is below 1, or the
+                collection brings triples and a number or ratio of negatives is asked for.
         """
-        if collection.triples is not None:
+        if collection.triples is not None and collection.triples.num_rows:
+            if (num_negatives, random_ratio) != (1, 0.0):
+                raise DataError(
+                    f"{collection!r} brings {collection.triples.num_rows} training triples of its own, so "
+                    f"num_negatives {num_negatives} and random_ratio {random_ratio} would not be heeded; leave them "
+                    "out, or load without triples (max_triples=0)"
+                )
             return _own_triples(collection, collection.triples)
         triples: list[Triple] = []
         groups = self.create_groups(collection, num_negatives, random_ratio=random_ratio)
@@ -66,7 +73,8 @@ class DataPreprocessor:
             ranker.data.DataError: as :meth:`write_groups`.
         """
         with tempfile.TemporaryDirectory(prefix="ranker-groups-") as folder:
-            return read_groups(self.write_groups(collection, folder, num_negatives, random_ratio=random_ratio))
+            mixture = Mixture(num_negatives, random_ratio, self.seed)
+            return read_groups(self._write(collection, folder, mixture, None, shared=False))
 
     def write_groups(
         self,
@@ -90,11 +98,21 @@ class DataPreprocessor:
         Raises:
             ranker.data.DataError: where no query has a relevant document, or an argument cannot be.
         """
-        labelled = training_labels(collection, Mixture(num_negatives, random_ratio, self.seed))
-        finish = Finish(drop_copies=True, negatives_a_positive=num_negatives, both_sides=True)
-        parts = group_texts(labelled, collection.queries, collection.documents, Path(folder), finish, ray)
+        return self._write(collection, folder, Mixture(num_negatives, random_ratio, self.seed), ray)
+
+    def _write(
+        self, collection: Collection, folder: str | Path, mixture: Mixture, ray: RayConfig | None, shared: bool = True
+    ) -> list[Path]:
+        labelled = training_labels(collection, mixture)
+        finish = Finish(drop_copies=True, negatives_a_positive=mixture.num_negatives, both_sides=True)
+        parts = group_texts(
+            labelled, collection.queries, collection.documents, Path(folder), finish, ray, shared=shared
+        )
         if not any(pq.read_metadata(part).num_rows for part in parts):
-            raise DataError(f"{collection!r}: no query has a relevant document and another one beside it")
+            raise DataError(
+                f"{collection!r}: no query has a relevant document and another one beside it: "
+                f"{why_no_labels(collection)}"
+            )
         return parts
 
     def create_pairs(
@@ -110,19 +128,29 @@ class DataPreprocessor:
 
 
 def _own_triples(collection: Collection, given: pa.Table) -> list[Triple]:
-    reserved = set(collection.reserved.to_pylist()) if collection.reserved is not None else set()
+    barred = Barred.of(collection)
     columns = [given[name].to_pylist() for name in ID_TRIPLES.names]
     texts = collection.texts([*columns[1], *columns[2]])
     queries = dict(zip(collection.queries["query_id"].to_pylist(), collection.queries["text"].to_pylist(), strict=True))
-    triples = []
+    triples, lost = [], {"a query": 0, "a document": 0, "reserved": 0}
     for query_id, positive, negative in zip(*columns, strict=True):
-        known = query_id in queries and positive in texts and negative in texts
-        if known and positive not in reserved and negative not in reserved:
+        if query_id not in queries:
+            lost["a query"] += 1
+        elif positive not in texts or negative not in texts:
+            lost["a document"] += 1
+        elif positive in barred.reserved or negative in barred.reserved:
+            lost["reserved"] += 1
+        else:
             triples.append((queries[query_id], texts[positive], texts[negative]))
-    lost = len(columns[0]) - len(triples)
-    if lost:
-        log.warning("%r: %d of %d triples name documents or queries that are held out or not there", collection, lost,
-                    len(columns[0]))  # fmt: skip
+    reasons = (
+        f"{lost['a query']} name a query and {lost['a document']} a document that is not there, "
+        f"{lost['reserved']} a document that answers a query of another split"
+    )
     if not triples:
-        raise DataError(f"{collection!r}: no triple names a query and documents that are there")
+        raise DataError(
+            f"{collection!r}: none of its {len(columns[0])} triples can be used: {reasons}; add what they name, give "
+            "the data set splits that share no document, or load without triples (max_triples=0)"
+        )
+    if any(lost.values()):
+        log.warning("%r: of its %d triples %s; they are left out", collection, len(columns[0]), reasons)
     return triples

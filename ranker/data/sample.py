@@ -11,16 +11,21 @@ from numpy.typing import NDArray
 
 from ranker.data.parts import hash_ids, write_table
 from ranker.data.splits import Splits
-from ranker.schemas import StoredCorpus, TableCorpus
+from ranker.schemas import Corpus, StoredCorpus, TableCorpus
 
 
 def sample_judgements(data: Splits, max_queries: int | None, seed: int) -> Splits:
-    """At most ``max_queries`` judged queries a split, drawn with ``seed``, and no others. None: all."""
+    """At most ``max_queries`` judged queries a split, drawn with ``seed``, and no others. None: all.
+
+    A split that has only triples is drawn from the queries that they ask.
+    """
     if max_queries is None:
         return data
     rng = np.random.default_rng(seed)
     qrels = {split: _sample_queries(table, max_queries, rng) for split, table in data.qrels.items()}
-    kept = pa.array({query_id for table in qrels.values() for query_id in table["query_id"].to_pylist()}, pa.string())
+    only = [_sample_queries(data.triples[split], max_queries, rng) for split in data.names if split not in qrels]
+    columns = [table["query_id"] for table in (*qrels.values(), *only)]
+    kept = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()).unique()
 
     def of_kept(table: pa.Table) -> pa.Table:
         return table.filter(pc.is_in(table["query_id"], kept))
@@ -30,19 +35,20 @@ def sample_judgements(data: Splits, max_queries: int | None, seed: int) -> Split
     return replace(data, queries=of_kept(data.queries), qrels=qrels, run=run, triples=triples)
 
 
-def _sample_queries(qrels: pa.Table, max_queries: int, rng: np.random.Generator) -> pa.Table:
-    query_ids = sorted(qrels["query_id"].unique().to_pylist())
+def _sample_queries(asked: pa.Table, max_queries: int, rng: np.random.Generator) -> pa.Table:
+    query_ids = sorted(asked["query_id"].unique().to_pylist())
     if len(query_ids) <= max_queries:
-        return qrels
+        return asked
     chosen = pa.array([query_ids[i] for i in rng.permutation(len(query_ids))[:max_queries]], pa.string())
-    return qrels.filter(pc.is_in(qrels["query_id"], chosen))
+    return asked.filter(pc.is_in(asked["query_id"], chosen))
 
 
 def sample_documents(data: Splits, max_documents: int, seed: int) -> Splits:
     """At most ``max_documents``, in the source's order: those that are judged or in a triple, and others.
 
     The others are those whose ids have the lowest hashes, so the same ones whatever the order and number of parts.
-    Judged documents are never dropped: a corpus may be larger than ``max_documents`` when they alone are more.
+    Judged documents are never dropped: a corpus may be larger than ``max_documents`` when they alone are more. Of the
+    candidates those in the sample stay, with their ranks.
     """
     if data.corpus.num_rows <= max_documents:
         return data
@@ -61,10 +67,22 @@ def sample_documents(data: Splits, max_documents: int, seed: int) -> Splits:
         return table.filter(pa.array(is_judged | (hashes <= limit) & bool(fill)))
 
     if not isinstance(data.corpus, StoredCorpus):
-        return replace(data, corpus=TableCorpus(keep(data.corpus.table())))
+        return _within(data, TableCorpus(keep(data.corpus.table())))
     for part in data.corpus.parts:
         _rewrite(part, keep(pq.read_table(part)))
-    return replace(data, corpus=StoredCorpus(data.corpus.folder))
+    return _within(data, StoredCorpus(data.corpus.folder))
+
+
+def _within(data: Splits, corpus: Corpus) -> Splits:
+    """The data set over a small corpus, with its candidates and triples as far as the corpus holds their documents."""
+    chunks = [chunk for block in corpus.blocks(["doc_id"]) for chunk in block["doc_id"].chunks]
+    ids = pa.chunked_array(chunks, pa.string())
+    run = None if data.run is None else data.run.filter(pc.is_in(data.run["doc_id"], ids))
+    triples = {
+        split: table.filter(pc.and_(pc.is_in(table["positive_id"], ids), pc.is_in(table["negative_id"], ids)))
+        for split, table in data.triples.items()
+    }
+    return replace(data, corpus=corpus, run=run, triples=triples)
 
 
 def _named(data: Splits) -> pa.Array:

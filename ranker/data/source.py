@@ -42,7 +42,7 @@ class Source:
         queries: QUERIES. qrels: split -> QRELS. run: RUN or None. triples: split -> ID_TRIPLES.
         relevance_levels: split -> judgements from this number on count as relevant; 1 where it is not named.
         corpus_name, queries_name: what error messages call the files.
-        same_id_same_text: ids are made of the texts, so that a document that occurs twice is no mistake.
+        same_id_same_text: a document that occurs twice with the same text is no mistake.
     """
 
     name: str

@@ -5,8 +5,7 @@ columns that they need. An interrupted call goes on with the pieces that are mis
 """
 
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +13,28 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ranker.config import RayConfig
-from ranker.data.errors import Mistakes
-from ranker.data.parts import PieceReport, forget_failed, publish_parts, read_report, repeated_ids, write_piece
+from ranker.data.errors import DataError, Mistakes, shown
+from ranker.data.parts import (
+    PieceReport,
+    forget_failed,
+    is_done,
+    piece_folder,
+    publish_parts,
+    read_report,
+    remove_pieces,
+    repeated_ids,
+    write_piece,
+)
 from ranker.data.pieces import Piece
 from ranker.data.sample import sample_documents, sample_judgements
 from ranker.data.source import ExampleSource, Source
 from ranker.data.splits import Splits
 from ranker.data.spread import spread
-from ranker.schemas import CORPUS, EXAMPLES, StoredCorpus
+from ranker.schemas import CORPUS, EXAMPLES, StoredCorpus, TableCorpus
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +56,26 @@ class Reading:
     allow_missing: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("max_documents", "max_queries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"{name} {value} must be at least 1; leave it out for all")
+
 
 def store_source(
-    source: Source | ExampleSource, work: Path, reading: Reading = Reading(), ray: RayConfig | None = None
+    source: Source | ExampleSource,
+    work: Path,
+    reading: Reading = Reading(),
+    ray: RayConfig | None = None,
+    check: Callable[[Splits], object] = bool,
 ) -> Splits:
     """Read a source into ``work/corpus`` and return all of it, the documents as they lie there.
+
+    A call that was interrupted, at any point, goes on in the same folder.
+
+    Args:
+        check: gets the source without its documents before those are read, and raises what is wrong with it.
 
     Raises:
         DataError: naming the first ten mistakes of all files with file, line, value and remedy, and counting all.
@@ -58,11 +83,14 @@ def store_source(
     mistakes = Mistakes(source.name)
     if isinstance(source, ExampleSource):
         source = _as_source(source, work, mistakes, ray)
+    queries = source.queries(mistakes)
+    qrels, run, triples = source.qrels(mistakes), source.run(mistakes), source.triples(mistakes)
+    if not mistakes.count:
+        nothing = CORPUS.empty_table()
+        check(Splits(source.name, TableCorpus(nothing), queries, qrels, run, triples, source.relevance_levels))
     reports = write_pieces(source.corpus, work / "pieces", CORPUS, mistakes, ray, hashed=True)
     if source.corpus and not mistakes.count and not sum(report.rows for report in reports):
         mistakes.add(source.corpus_name, "holds no document; write one a line, or name another file")
-    queries = source.queries(mistakes)
-    qrels, run, triples = source.qrels(mistakes), source.run(mistakes), source.triples(mistakes)
     parts = [part for report in reports for part in report.parts]
     dropped = _repeated(source, reports, parts, mistakes)
     if mistakes.count:
@@ -75,8 +103,8 @@ def store_source(
     data = sample_judgements(data, reading.max_queries, reading.seed)
     if reading.max_documents is not None:
         data = sample_documents(data, reading.max_documents, reading.seed)
-    shutil.rmtree(work / "pieces", ignore_errors=True)
-    shutil.rmtree(work / "examples", ignore_errors=True)
+    for folder in ("pieces", "examples"):
+        remove_pieces(work / folder)
     return data
 
 
@@ -100,8 +128,8 @@ def write_pieces(
     spread(write, list(enumerate(pieces)), total, f"reading {len(pieces)} pieces", ray)
     reports = []
     for number in range(len(pieces)):
-        done = folder / f"piece-{number:06d}"
-        if not done.exists():
+        done = piece_folder(folder, number)
+        if not is_done(done):
             mistakes.add(
                 str(folder),
                 f"piece {number} was written on a node whose disk is another; put the output on shared storage",
@@ -121,9 +149,13 @@ def _as_source(source: ExampleSource, work: Path, mistakes: Mistakes, ray: RayCo
     from ranker.data.example_source import examples_as_source
 
     parts: dict[str, list[Path]] = {}
+    rows = 0
     for split, pieces in source.examples.items():
         reports = write_pieces(pieces, work / "examples" / split, EXAMPLES, mistakes, ray)
         parts[split] = [part for report in reports for part in report.parts]
+        rows += sum(report.rows for report in reports)
+    if not rows and not mistakes.count:
+        mistakes.add(source.name, "holds no training example; write one record a line, or name another file")
     return examples_as_source(source, parts)
 
 
@@ -141,7 +173,30 @@ def _repeated(
     if count and not source.same_id_same_text:
         _name_repeated(source, set(repeated), count, mistakes)
         return {}
-    return {part: np.concatenate(found) for part, found in rows.items()}
+    dropped = {part: np.concatenate(found) for part, found in rows.items()}
+    _name_changed(source.corpus_name, parts, dropped, mistakes)
+    return dropped
+
+
+def _name_changed(
+    name: str, parts: Sequence[Path], dropped: Mapping[int, NDArray[np.int64]], mistakes: Mistakes
+) -> None:
+    """Every document that is to be left out, and has another text than the one before it, is a mistake."""
+    from ranker.data.example_source import text_id
+
+    repeated: set[str] = set()
+    for part, rows in dropped.items():
+        table = pq.read_table(parts[part], columns=["doc_id", "text"]).take(pa.array(rows))
+        pairs = zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+        repeated.update(doc_id for doc_id, text in pairs if doc_id != text_id(text))  # such an id has one text only
+    first: dict[str, int] = {}
+    for file in parts if repeated else ():
+        table = pq.read_table(file)
+        for row in table.filter(pc.is_in(table["doc_id"], pa.array(repeated, pa.string()))).to_pylist():
+            seen = first.setdefault(row["doc_id"], hash((row["title"], row["text"])))
+            if seen != hash((row["title"], row["text"])):
+                problem = f"document {row['doc_id']!r} had another text before: {shown(row['text'])}"
+                mistakes.add(name, f"{problem}; ids must differ")
 
 
 def _name_repeated(source: Source, ids: set[str], count: int, mistakes: Mistakes) -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ranker.data.errors import DataError
 from ranker.data.parts import write_table
 from ranker.data.splits import Splits
 from ranker.manifest import write_json
-from ranker.registry import nearest
 from ranker.schemas import (
     CORPUS,
     ID_TRIPLES,
@@ -61,7 +59,7 @@ def _save_splits(folder: Path, tables: Mapping[str, pa.Table], schema: pa.Schema
 
 def stored_splits(folder: Path) -> list[str]:
     """Names of the splits that a stored collection has."""
-    return sorted(file.stem for file in (folder / "qrels").glob("*.parquet"))
+    return sorted({file.stem for noun in ("qrels", "triples") for file in (folder / noun).glob("*.parquet")})
 
 
 def open_splits(folder: Path) -> Splits:
@@ -76,7 +74,7 @@ def open_splits(folder: Path) -> Splits:
         about.get("name", folder.name),
         StoredCorpus(folder / "corpus"),
         read_table(folder / "queries.parquet", QUERIES),
-        {split: read_table(folder / "qrels" / f"{split}.parquet", QRELS) for split in stored_splits(folder)},
+        {file.stem: read_table(file, QRELS) for file in sorted((folder / "qrels").glob("*.parquet"))},
         read_table(run, RUN) if run.is_file() else None,
         {file.stem: read_table(file, ID_TRIPLES) for file in sorted((folder / "triples").glob("*.parquet"))},
         about.get("relevance_levels", {}),
@@ -89,7 +87,4 @@ def open_collection(folder: Path, split: str) -> Collection:
     Raises:
         FileNotFoundError: where nothing is stored. DataError: on a split that is not there.
     """
-    data = open_splits(folder)
-    if split not in data.qrels:
-        raise DataError(f"{folder}: no split {split!r}; {nearest(split, list(data.qrels))}")
-    return data.collection(split)
+    return open_splits(folder).collection(split)

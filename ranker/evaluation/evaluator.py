@@ -1,5 +1,6 @@
 """``RankerEvaluator``: the figures of a reranker in a notebook, through the same functions as the stage."""
 
+import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from ranker.pretrained import BUNDLED, resolve
 from ranker.schemas import RUN, Collection, document_texts
 from ranker.scoring.rerank import rerank_run
 from ranker.scoring.scorer import load_scorer
+
+log = logging.getLogger(__name__)
 
 Candidates = Literal["auto", "bm25", "retriever"]
 Samples = Iterable[Mapping[str, Any] | Sequence[Any]]
@@ -84,7 +87,8 @@ class RankerEvaluator:
             test_data: a Collection, or samples as :func:`samples_to_collection` takes them.
             metrics: names as in `ranker.measures`.
             candidates: whose documents are reranked. auto: the collection's own ``run`` (samples have one), else
-                BM25's, which needs no model; retriever: the nearest by ``retriever_model``.
+                BM25's, which needs no model; retriever: the nearest by ``retriever_model``. A query without a
+                candidate counts as not found, with a warning.
             depth: documents a query that are reranked; the samples' own lists are reranked whole.
             max_queries: a seeded sample of this many queries. None: all.
             seed: of the sample and the tests. permutations: of the randomisation test.
@@ -121,10 +125,8 @@ class RankerEvaluator:
         return collection, {name: first, "reranked": with_tail(self._rerank(first, collection, depth), first)}
 
     def _first_stage(self, collection: Collection, candidates: Candidates, depth: int) -> tuple[str, pa.Table]:
-        if candidates == "auto" and collection.run is not None:
-            run = collection.run
-            wanted = collection.queries["query_id"]
-            return "candidates", top_of(run.filter(pc.is_in(run["query_id"], wanted)), depth)
+        if candidates == "auto" and (run := own_candidates(collection)) is not None:
+            return "candidates", top_of(run, depth)
         if candidates == "retriever":
             return "retriever", _dense_run(self.retriever_model, collection, depth)
         if candidates not in ("auto", "bm25"):
@@ -144,6 +146,30 @@ class RankerEvaluator:
             self._scorer = load_scorer(self.model, self.scoring, self.device)
         weight = self.scoring.interpolation
         return rerank_run(self._scorer, top, collection.queries, texts_of(top, collection), depth, weight)
+
+
+def own_candidates(collection: Collection) -> pa.Table | None:
+    """RUN of the collection's own candidates that can be reranked; None where there are none for its queries."""
+    if collection.run is None:
+        return None
+    run = collection.run.filter(pc.is_in(collection.run["query_id"], collection.queries["query_id"]))
+    if unknown := collection.documents.missing(run["doc_id"]):
+        known = run.filter(pc.invert(pc.is_in(run["doc_id"], pa.array(unknown))))
+        log.warning(
+            "%r: %d of %d candidates name documents that are not in the corpus (%d of them, such as %r); they are "
+            "left out", collection, run.num_rows - known.num_rows, run.num_rows, len(unknown), unknown[0],
+        )  # fmt: skip
+        run = known
+    held, asked = len(run["query_id"].unique()), collection.queries.num_rows
+    if not held:
+        log.warning("%r: the run holds candidates of none of %d queries; BM25 finds them", collection, asked)
+        return None
+    if held < asked:
+        log.warning(
+            "%r: the run holds candidates of %d of %d queries; the others count as not found; candidates='bm25' or "
+            "'retriever' finds some for all", collection, held, asked,
+        )  # fmt: skip
+    return run
 
 
 def longest_list(collection: Collection) -> int:

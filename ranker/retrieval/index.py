@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # Documents a part: small enough that an interruption costs little and that actors end together.
 SMALLEST_PART = 256
 PARTS = 64
+# A corpus of so many is sent to the actors.
+SENT_DOCUMENTS = 50_000
 
 
 class Part(NamedTuple):
@@ -123,16 +125,16 @@ def _encoded(
 ) -> Iterator[tuple[int, pa.ChunkedArray, NDArray[np.float32]]]:
     """Number, doc_ids and vectors of each part, in the order in which the actors finish them.
 
-    The actors read the documents of a part themselves: no process holds more of the corpus than a file of it.
+    The actors read the documents of a part themselves: no process holds more of the corpus than a file of it. A small
+    corpus is sent to them, so that it may lie where only this node sees it.
     """
     quiet_ray_data()
     workers = min(index.num_workers, len(parts))
-    rows = [{"part": part.number, "start": part.start, "length": part.length} for part in parts]
     options = (index.model, index.max_length, index.precision, index.batch_size, index.cpus_per_worker)
-    stream = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    stream = _parts_stream(corpus, parts).map_batches(
         EncodeDocuments,
         fn_constructor_args=(corpus.folder, *options),
-        batch_size=1,
+        batch_size=None,  # a block is a part, which stays together
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=index.cpus_per_worker,
@@ -147,27 +149,38 @@ def _encoded(
             yield number, table["doc_id"].filter(pa.array(rows_of)), vectors[rows_of]
 
 
+def _parts_stream(corpus: StoredCorpus, parts: list[Part]) -> ray.data.Dataset:
+    """A block a part: where it lies, or its documents themselves."""
+    if corpus.num_rows > SENT_DOCUMENTS:
+        rows = [{"part": part.number, "start": part.start, "length": part.length} for part in parts]
+        return ray.data.from_items(rows, override_num_blocks=len(rows))
+    return ray.data.from_arrow([_numbered(part.number, corpus.rows(part.start, part.length)) for part in parts])
+
+
+def _numbered(number: int, rows: pa.Table) -> pa.Table:
+    numbers = pa.array(np.full(rows.num_rows, number, dtype=np.int32))
+    return pa.table({"part": numbers, "doc_id": rows["doc_id"], "text": document_texts(rows)})
+
+
 class EncodeDocuments:
-    """A Ray Data actor: parts (part, start, length) of a stored corpus become (part, doc_id, embedding)."""
+    """A Ray Data actor: parts of a stored corpus, or their documents, become (part, doc_id, embedding)."""
 
     def __init__(
         self, corpus: Path, model: str, max_length: int | None, precision: Any, batch_size: int, cpus_per_worker: float
     ) -> None:
         from ranker.retrieval.encoder import Encoder
 
-        self.corpus = StoredCorpus(corpus)
+        self._folder = corpus
         threads = max(1, round(cpus_per_worker))
         self.encoder = Encoder(model, max_length, precision, batch_size=batch_size, threads=threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Embed the documents of some parts; rows stay in order."""
-        tables = []
-        for part in batch.to_pylist():
-            rows = self.corpus.rows(part["start"], part["length"])
-            numbers = pa.array(np.full(rows.num_rows, part["part"], dtype=np.int32))
-            vectors = self.encoder.encode_documents(document_texts(rows))
-            tables.append(pa.table({"part": numbers, "doc_id": rows["doc_id"], "embedding": _column(vectors)}))
-        return pa.concat_tables(tables)
+        if "text" not in batch.column_names:
+            corpus, parts = StoredCorpus(self._folder), batch.to_pylist()
+            batch = pa.concat_tables([_numbered(p["part"], corpus.rows(p["start"], p["length"])) for p in parts])
+        vectors = self.encoder.encode_documents(batch["text"].to_pylist())
+        return pa.table({"part": batch["part"], "doc_id": batch["doc_id"], "embedding": _column(vectors)})
 
 
 def _column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:

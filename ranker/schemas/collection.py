@@ -95,9 +95,14 @@ class Collection:
         """The same with only these documents, read from the disk once. None: all of them."""
         return self._with(corpus=self.documents.table() if doc_ids is None else self.documents.lookup(doc_ids))
 
+    def with_reserved(self, doc_ids: pa.Array | None) -> "Collection":
+        """The same with other reserved documents."""
+        return self._with(reserved=doc_ids)
+
     def relevant(self) -> pa.Table:
-        """QRELS of the relevant documents only: those judged ``relevance_level`` or above."""
-        return self.qrels.filter(pc.greater_equal(self.qrels["relevance"], self.relevance_level))
+        """QRELS of the relevant documents only: judged ``relevance_level`` or above, and not reserved."""
+        found = self.qrels.filter(pc.greater_equal(self.qrels["relevance"], self.relevance_level))
+        return found if self.reserved is None else found.filter(pc.invert(pc.is_in(found["doc_id"], self.reserved)))
 
     def texts(self, doc_ids: Iterable[str | None] | pa.ChunkedArray | None = None) -> dict[str, str]:
         """doc_id -> what a model reads (see ``document_texts``), of these documents. None: of all of them."""

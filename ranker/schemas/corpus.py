@@ -98,7 +98,7 @@ class StoredCorpus(Corpus):
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such table; run the stage that writes it first")
-        self.folder = folder
+        self.folder = folder.absolute()  # workers have other working directories
 
     @cached_property
     def parts(self) -> tuple[Path, ...]:

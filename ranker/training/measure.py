@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from ranker.measures import evaluate_run
@@ -28,13 +29,14 @@ class DevSet:
 
     Args:
         run: RUN with the retriever's order as score. qrels: QRELS. columns: token ids of each row of ``run``.
-        lengths: (rows,) tokens.
+        lengths: (rows,) tokens. relevance_level: from which judgement on a document counts as relevant.
     """
 
     run: pa.Table
     qrels: pa.Table
     columns: dict[str, list[list[int]]]
     lengths: np.ndarray
+    relevance_level: int = 1
 
 
 def has_dev(folder: Path) -> bool:
@@ -60,7 +62,9 @@ def load_dev(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     pairs = [(group["query"], document) for group in groups for document in group["documents"]]
     columns = dict(encode_pairs(tokenizer, pairs, max_length))
     lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
-    return DevSet(run, read_table(folder / DEV_QRELS, QRELS), columns, lengths)
+    qrels = folder / DEV_QRELS
+    level = int((pq.read_schema(qrels).metadata or {}).get(b"relevance_level", 1))
+    return DevSet(run, read_table(qrels, QRELS), columns, lengths, level)
 
 
 def passes(lengths: np.ndarray, rank: int, num_workers: int) -> list[np.ndarray]:
@@ -87,9 +91,9 @@ def measure(dev: DevSet, score: Scorer, add: Sum, rank: int, num_workers: int) -
         counts[rows] += 1
     scores = add(sums) / add(counts)
     run = dev.run.set_column(2, "score", pa.array(scores, pa.float64()))
-    return evaluate_run(run, dev.qrels).means
+    return evaluate_run(run, dev.qrels, relevance_level=dev.relevance_level).means
 
 
 def retriever_measures(dev: DevSet) -> dict[str, float]:
     """The same of the order in which the retriever gave them: what there is to beat."""
-    return evaluate_run(dev.run, dev.qrels).means
+    return evaluate_run(dev.run, dev.qrels, relevance_level=dev.relevance_level).means

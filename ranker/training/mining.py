@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker.config import Experiment, RayConfig
-from ranker.data.grouping import LABELLED, Finish, group_texts
+from ranker.data.assembly import Finish
+from ranker.data.grouping import LABELLED, group_texts
 from ranker.data.labels import ids_at
+from ranker.data.leakage import with_copies
 from ranker.data.parts import hash_ids
 from ranker.data.stored import open_collection, stored_splits
 from ranker.manifest import Done, StageError, read_manifest, run_stage
@@ -32,6 +34,8 @@ __all__ = ["choose_negatives", "mine", "mine_collection"]
 
 log = logging.getLogger(__name__)
 
+# Metadata of dev_qrels.parquet: from which judgement on a document counts as relevant.
+LEVEL = "relevance_level"
 NEGATIVES = pa.schema(
     [("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64()), ("rank", pa.int32())]
 )
@@ -62,6 +66,8 @@ def mine(config: Experiment) -> Done:
 
 def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) -> dict[str, Any]:
     start = time.monotonic()
+    if train.reserved is not None:
+        train = train.with_reserved(with_copies(train.documents, train.reserved))
     train = _sample(_answered(train), config.mine.max_queries, config.seed)
     if not train.queries.num_rows:
         raise StageError("no train query has a relevant document; check the train judgements of the stage data")
@@ -102,21 +108,25 @@ def find_candidates(train: Collection, index: Path, k: int, batch_size: int = 64
     row_of = {query_id: row for row, query_id in enumerate(query_ids)}
     vectors = encode_queries(index, train.queries, batch_size=batch_size)
     run = search_encoded(index, train.queries, vectors, k)
-    position = positions_of(train.documents, [run["doc_id"], train.qrels["doc_id"]])
+    reserved = pa.chunked_array([train.reserved if train.reserved is not None else pa.array([], pa.string())])
+    position = positions_of(train.documents, [run["doc_id"], train.qrels["doc_id"], reserved])
+    held_out = np.array([position[doc_id] for doc_id in reserved.to_pylist() if doc_id in position], dtype=np.int64)
     positives: list[list[int]] = [[] for _ in query_ids]
     negatives: list[list[int]] = [[] for _ in query_ids]
+    out_of_reach = set(held_out.tolist())
     for judged in train.qrels.to_pylist():
         known = positives if judged["relevance"] >= max(1, train.relevance_level) else negatives
-        if judged["doc_id"] in position:  # data.options.allow_missing lets judgements of other documents through
-            known[row_of[judged["query_id"]]].append(position[judged["doc_id"]])
+        key = position.get(judged["doc_id"])  # None: data.options.allow_missing lets such judgements through
+        if key is not None and key not in out_of_reach:
+            known[row_of[judged["query_id"]]].append(key)
     rows = np.array([row_of[query_id] for query_id in run["query_id"].to_pylist()], dtype=np.int64)
     columns = run["rank"].to_numpy() - 1
     keys = np.full((len(query_ids), int(columns.max(initial=-1)) + 1), -1, dtype=np.int64)
     scores = np.full(keys.shape, -np.inf, dtype=np.float32)
     keys[rows, columns] = [position[doc_id] for doc_id in run["doc_id"].to_pylist()]
     scores[rows, columns] = run["score"].to_numpy()
-    similarities = _positive_scores(train, index, vectors, positives)
-    return Candidates(query_ids, keys, scores, positives, similarities, negatives, same_texts(train.documents))
+    similarities, texts = _positive_scores(train, index, vectors, positives), same_texts(train.documents)
+    return Candidates(query_ids, keys, scores, positives, similarities, negatives, texts, held_out)
 
 
 def positions_of(corpus: Corpus, ids: Sequence[pa.ChunkedArray]) -> dict[str, int]:
@@ -155,15 +165,14 @@ def same_texts(corpus: Corpus) -> Any:
 
 
 def write_groups(path: Path, train: Collection, negatives: pa.Table, ray_config: RayConfig) -> int:
-    """Write GROUPS, one a query that got a negative: positives (label 1), then negatives (label 0); how many.
+    """Write GROUPS, one a query that got a negative: positives (their grades), then negatives (0); how many.
 
     Args:
         negatives: query_id and doc_id of the chosen ones, by query. The texts are read from the disk to the disk.
     """
     kept = train.with_queries(negatives["query_id"].unique().to_pylist())
-    labelled = pa.concat_tables(
-        [_labelled(kept.relevant().select(["query_id", "doc_id"]), 1.0), _labelled(negatives, 0.0)]
-    )
+    relevant = kept.relevant()
+    labelled = pa.concat_tables([_labelled(relevant, relevant["relevance"]), _labelled(negatives, 0)])
     # By query, in the order of the queries; a stable sort keeps positives before negatives and each in its order.
     order = pc.index_in(labelled["query_id"], kept.queries["query_id"].combine_chunks()).to_numpy()
     labelled = labelled.take(pa.array(np.argsort(order, kind="stable")))
@@ -178,9 +187,10 @@ def write_groups(path: Path, train: Collection, negatives: pa.Table, ray_config:
     return count
 
 
-def _labelled(pairs: pa.Table, label: float) -> pa.Table:
-    columns = [pairs["query_id"], pairs["doc_id"], np.full(pairs.num_rows, label, dtype=np.float32)]
-    return pa.table([*columns, pa.nulls(pairs.num_rows, pa.float32())], schema=LABELLED)
+def _labelled(pairs: pa.Table, labels: Any) -> pa.Table:
+    grades = np.broadcast_to(np.asarray(labels, dtype=np.float32), pairs.num_rows)
+    columns = [pairs["query_id"], pairs["doc_id"], pa.array(grades), pa.nulls(pairs.num_rows, pa.float32())]
+    return pa.table(columns, schema=LABELLED)
 
 
 def _negatives_table(train: Collection, chosen: Negatives) -> pa.Table:
@@ -198,13 +208,13 @@ def _negatives_table(train: Collection, chosen: Negatives) -> pa.Table:
 
 
 def _keep_dev(work: Path, data: Path, index: Path, config: Experiment) -> dict[str, Any]:
-    groups, qrels = DEV_GROUPS.empty_table(), QRELS.empty_table()
+    groups, qrels, level = DEV_GROUPS.empty_table(), QRELS.empty_table(), 1
     if config.mine.num_dev_queries and "dev" in stored_splits(data):
         dev = _sample(_answered(open_collection(data, "dev")), config.mine.num_dev_queries, config.seed)
         run = search_index(index, dev.queries, config.mine.dev_depth, batch_size=config.index.batch_size)
-        groups, qrels = candidate_groups(dev, run), dev.qrels
+        groups, qrels, level = candidate_groups(dev, run), dev.qrels, dev.relevance_level
     pq.write_table(groups, work / "dev_groups.parquet")
-    pq.write_table(qrels, work / "dev_qrels.parquet")
+    pq.write_table(qrels.replace_schema_metadata({LEVEL: str(level)}), work / "dev_qrels.parquet")
     return {"dev_queries": groups.num_rows}
 
 

@@ -29,6 +29,8 @@ class Candidates:
         positive_scores: for each query the similarities of those.
         judged_negatives: for each query the positions judged irrelevant; they pass the score filters.
         same_text: (n,) for each document of the corpus the first position that holds the same text.
+        held_out: positions of documents that are relevant to queries of other splits; they and their copies are no
+            negatives.
     """
 
     query_ids: Sequence[str]
@@ -38,6 +40,7 @@ class Candidates:
     positive_scores: Sequence[Sequence[float]]
     judged_negatives: Sequence[Sequence[int]]
     same_text: Keys
+    held_out: Keys = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def choose_negatives(candidates: Candidates, mine: MineConfig, seed: int) -> Neg
     keys, scores = candidates.keys[:, :width], candidates.scores[:, :width]
     kept, dropped = _filter(candidates, keys, scores, mine)
     num_random = round(mine.random_ratio * mine.num_negatives)
+    held_out = set(candidates.same_text[candidates.held_out].tolist())
     found = Negatives([], [], [], dropped)
     for row, query_id in enumerate(candidates.query_ids):
         rng = np.random.default_rng([seed, crc32(query_id.encode())])
@@ -75,7 +79,7 @@ def choose_negatives(candidates: Candidates, mine: MineConfig, seed: int) -> Neg
         columns = _sample(columns, mine.num_negatives - num_random, mine.sampling_strategy, rng)
         hard = keys[row, columns].tolist()
         taboo = candidates.same_text[[*candidates.positives[row], *hard]]
-        drawn = _draw(candidates.same_text, taboo, num_random, rng)
+        drawn = _draw(candidates.same_text, held_out.union(taboo.tolist()), num_random, rng)
         found.keys.append(hard + drawn)
         found.scores.append(scores[row, columns].tolist() + [float("nan")] * len(drawn))
         found.ranks.append((columns + 1).tolist() + [0] * len(drawn))
@@ -92,6 +96,9 @@ def _filter(
     positive, copies, judged = _same_as_known(candidates, keys, texts)
     least = np.array([min(row, default=np.inf) for row in candidates.positive_scores], dtype=np.float32)[:, None]
     rules = {"positive": positive, "copy_of_positive": copies, "copy_of_candidate": _repeated(texts)}
+    held_out = np.unique(candidates.same_text[candidates.held_out])
+    if len(held_out):
+        rules["held_out"] = np.isin(texts, held_out)
     if mine.absolute_margin is not None:
         rules["absolute_margin"] = (scores + np.float32(mine.absolute_margin) > least) & ~judged
     if mine.relative_margin is not None:
@@ -134,9 +141,9 @@ def _sample(columns: NDArray[np.intp], count: int, strategy: str, rng: np.random
     return np.sort(rng.choice(columns, size=count, replace=False))
 
 
-def _draw(same_text: Keys, taboo: Keys, count: int, rng: np.random.Generator) -> list[int]:
+def _draw(same_text: Keys, taboo: set[int], count: int, rng: np.random.Generator) -> list[int]:
     """``count`` documents of the corpus, no text twice and none of ``taboo``; fewer where there are none left."""
-    size, used = len(same_text), set(taboo.tolist())
+    size, used = len(same_text), set(taboo)
     drawn: list[int] = []
     for _ in range(20 * count):
         if len(drawn) == count:

@@ -93,7 +93,8 @@ def _groups_file(config: Experiment) -> Path:
 def _open_groups(source: Path) -> pa.Table:
     """GROUPS as they are, or made of training examples in another form."""
     files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
-    if files and files[0].suffix == ".parquet" and set(GROUPS.names) <= set(pq.read_schema(files[0]).names):
+    parts = source.is_file() or all(file.name.startswith("part-") for file in files)  # otherwise they may be splits
+    if files and parts and files[0].suffix == ".parquet" and set(GROUPS.names) <= set(pq.read_schema(files[0]).names):
         return read_table(source, GROUPS)
     return read_examples(source, split="train")
 

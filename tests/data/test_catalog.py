@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from ranker.config import Experiment
-from ranker.data import catalog
+from ranker.data import identity
 from ranker.data.catalog import DATASETS, load, load_splits, open_collection, prepare, save_collection
 from ranker.data.errors import DataError
 from ranker.data.paths import known_formats
@@ -61,7 +61,7 @@ def test_a_broken_source_leaves_nothing_that_looks_whole(pets: Path, tmp_path: P
 
 
 def test_other_split_names_are_mapped_and_missing_ones_are_held_out(pets: Path, tmp_path: Path) -> None:
-    config = experiment(tmp_path, pets, dev_split="none", test_split="dev")
+    config = experiment(tmp_path, pets, dev_split=None, test_split="dev")
     done = prepare(config)
     assert done.outcome["held_out"] == ["dev"]
     assert done.outcome["queries"] == {"train": 5, "dev": 1, "test": 2}
@@ -132,8 +132,8 @@ def test_the_fingerprint_of_pydocs_follows_the_installed_packages(monkeypatch: p
             self.metadata, self.version = {"Name": name}, version
 
     def fingerprint(*packages: Package) -> str:
-        monkeypatch.setattr(catalog, "distributions", lambda: list(packages))
-        return catalog.source_fingerprint("pydocs", {})
+        monkeypatch.setattr(identity, "distributions", lambda: list(packages))
+        return identity.source_fingerprint("pydocs", {})
 
     numpy, torch = Package("numpy", "2"), Package("torch", "2")
     assert fingerprint(numpy, torch) == fingerprint(torch, numpy)

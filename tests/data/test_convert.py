@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ranker.data.formats.parquet import write_parquet
 from ranker.data.paths import known_formats, open_path
 from ranker.data.source import ExampleSource
 from ranker.data.splits import Splits
-from ranker.schemas import CORPUS, QRELS, QUERIES, document_texts
+from ranker.schemas import CORPUS, ID_TRIPLES, QRELS, QUERIES, document_texts
 
 # The files of a hub data set are Parquet, which has a format of its own.
 FORMATS = [name for name in known_formats() if name != "hub"]
@@ -149,3 +150,12 @@ def test_what_cannot_be_written_is_said_before_anything_is_read(tmp_path: Path, 
     with pytest.raises(DataError, match="max_document: unknown option; did you mean 'max_documents'"):
         convert(str(pets), tmp_path / "new", "beir", max_document=3)
     assert [entry.name for entry in tmp_path.iterdir()] == ["full"]
+
+
+def test_triples_that_were_left_out_are_not_counted(tmp_path: Path) -> None:
+    data = replace(
+        made({"train": [("01", "007", 1)]}), triples={"train": pa.table([["01"], ["007"], ["7"]], schema=ID_TRIPLES)}
+    )
+    write_parquet(tmp_path / "made", data)
+    assert convert(str(tmp_path / "made"), tmp_path / "kept", "msmarco", lossy=True)["triples"] == {"train": 1}
+    assert "triples" not in convert(str(tmp_path / "made"), tmp_path / "lost", "beir", lossy=True)

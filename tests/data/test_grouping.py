@@ -35,7 +35,7 @@ def test_texts_come_to_their_ids_in_the_order_of_the_labels(tmp_path: Path) -> N
         {"query_id": "q1", "query": "one", "documents": ["T ay", "bee", "bee"], "labels": [1, 0, 0],
          "doc_ids": ["a", "b", "d"], "scores": [0.5, None, 0.25]},
     ]  # fmt: skip
-    assert [file.name for file in tmp_path.iterdir()] == ["part-00000.parquet"]
+    assert [file.name for file in tmp_path.glob("[!.]*")] == ["part-00000.parquet"]
 
 
 def test_copies_spare_negatives_and_one_sided_groups_are_dropped_when_asked(tmp_path: Path) -> None:
@@ -149,3 +149,57 @@ def test_triples_of_the_collection_itself_are_used_as_they_are() -> None:
 def test_a_ratio_that_cannot_be_is_refused() -> None:
     with pytest.raises(DataError, match=r"random_ratio 1.5 must be between 0 and 1"):
         DataPreprocessor().create_groups(collection(10), random_ratio=1.5)
+
+
+def test_another_call_into_the_same_folder_begins_anew_and_foreign_parts_are_refused(tmp_path: Path) -> None:
+    first, second = collection(60), collection(60).with_queries(["r"])
+    preprocessor = DataPreprocessor()
+    preprocessor.write_groups(first, tmp_path / "g", 1)
+    parts = preprocessor.write_groups(second, tmp_path / "g", 3)
+    assert [(row["query_id"], len(row["documents"])) for row in read_groups(parts).to_pylist()] == [("r", 4)]
+    assert preprocessor.write_groups(second, tmp_path / "g", 3) == parts
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "part-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"foreign: holds part-00000.parquet, .* name another folder"):
+        preprocessor.write_groups(second, tmp_path / "foreign", 3)
+
+
+def test_a_killed_call_goes_on_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUCKET_ROWS", 10)
+    rows = [(f"q{q}", f"d{(q * 3 + n) % 30}", float(n == 0), None) for q in range(12) for n in range(5)]
+    queries = pa.table([[f"q{n}" for n in range(12)], [f"question {n}" for n in range(12)]], schema=QUERIES)
+    corpus = made(tmp_path / "corpus", 30, 3)
+    whole = read_groups(group_texts(labelled(*rows), queries, corpus, tmp_path / "whole"))
+    written = []
+
+    def stopping(table: pa.Table, path: Path) -> None:
+        written.append(path.name)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        write_table(table, path)
+
+    monkeypatch.setattr(module, "write_table", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        group_texts(labelled(*rows), queries, corpus, tmp_path / "killed")
+    assert read_groups(group_texts(labelled(*rows), queries, corpus, tmp_path / "killed")) == whole
+    assert len(written) == len(set(written)) + 1, "only the bucket that was interrupted is written twice"
+
+
+def test_a_document_that_thousands_of_examples_want_is_not_in_memory_for_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_BYTES", 50_000)
+    text = "x" * 1000
+    corpus = TableCorpus(pa.table([["a"], [""], [text]], schema=CORPUS))
+    queries = pa.table([[f"q{n}" for n in range(500)], ["?"] * 500], schema=QUERIES)
+    flushed: list[int] = []
+    flush = module._flush
+
+    def watched(work: Path, number: int, file: int, found: Any) -> None:
+        flushed.append(sum(table.nbytes for table in found))
+        flush(work, number, file, found)
+
+    monkeypatch.setattr(module, "_flush", watched)
+    rows = [(f"q{n}", "a", 1.0, None) for n in range(500)]
+    assert read_groups(group_texts(labelled(*rows), queries, corpus, tmp_path)).num_rows == 500
+    assert len(flushed) >= 6 and max(flushed) < 120_000

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,11 @@ from ranker.data import (
     QuoraDataLoader,
     TRECDLDataLoader,
 )
-from ranker.schemas import CORPUS, QRELS, QUERIES, RUN, Collection
+from ranker.data.catalog import open_source
+from ranker.data.splits import Splits
+from ranker.data.store import store_source
+from ranker.data.stored import save_beside_corpus
+from ranker.schemas import CORPUS, ID_TRIPLES, QRELS, QUERIES, RUN, Collection, StoredCorpus
 
 
 def test_the_sketched_lines_work_on_a_copy(pets: Path) -> None:
@@ -45,6 +50,44 @@ def test_beir_sets_are_known_by_name(name: str) -> None:
 def test_a_set_that_may_not_be_given_away_says_how_to_get_it() -> None:
     with pytest.raises(DataError, match=r"beir/robust04: .*disks45/nocr/trec-robust-2004.*data.options.path"):
         BEIRDataLoader("robust04").load_and_split()
+
+
+@pytest.mark.parametrize("name", ["quora", "beir/scifact"])
+def test_a_folder_that_is_called_like_a_known_set_is_the_folder(
+    name: str, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pets, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for loader in (CustomDataLoader(name), BEIRDataLoader(name), BEIRDataLoader(Path(name))):
+        assert loader.load_and_split()[0].queries.num_rows == 6
+    with pytest.raises(DataError, match=r"beir/trec-covid: no such file, folder or zip"):
+        CustomDataLoader("beir/trec-covid").load_and_split()
+
+
+def test_splits_by_other_usual_names_are_not_held_out_again(pets: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(pets, tmp_path / "pets")
+    (copy / "qrels" / "dev.tsv").rename(copy / "qrels" / "validation.tsv")
+    (copy / "qrels" / "test.tsv").rename(copy / "qrels" / "testing.tsv")
+    loaded = CustomDataLoader(copy).load_and_split()
+    assert [(each.split, each.queries.num_rows) for each in loaded] == [("train", 6), ("dev", 2), ("test", 2)]
+    assert [c.queries for c in loaded] == [c.queries for c in CustomDataLoader(pets).load_and_split()]
+
+
+def test_train_triples_without_train_judgements_are_a_train_collection(pets: Path, tmp_path: Path) -> None:
+    data = open_source(str(pets))
+    with_triples = store_source(data, tmp_path / "work")
+    train = with_triples.collection("train").queries["query_id"][0].as_py()
+    triples = pa.table([[train], ["d1"], ["d2"]], schema=ID_TRIPLES)
+    judged = {name: table for name, table in with_triples.qrels.items() if name != "train"}
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    (tmp_path / "work" / "corpus").rename(folder / "corpus")
+    stored = Splits("pets", StoredCorpus(folder / "corpus"), with_triples.queries, judged, triples={"train": triples})
+    save_beside_corpus(folder, stored)
+    found, _, test = CustomDataLoader(folder).load_and_split()
+    assert found.triples is not None and found.triples.num_rows == 1
+    assert found.queries["query_id"].to_pylist() == [train] and found.qrels.num_rows == 0
+    assert test.queries.num_rows == 2
 
 
 def tiny(relevance: dict[str, int], run: pa.Table | None = None) -> Collection:

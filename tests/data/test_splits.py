@@ -3,8 +3,8 @@ import pytest
 
 from ranker.data.errors import DataError
 from ranker.data.leakage import shared_documents, shared_queries
-from ranker.data.splits import Splits, hold_out_missing, split_queries
-from ranker.schemas import CORPUS, QRELS, QUERIES
+from ranker.data.splits import Splits, hold_out_missing, rename_splits, split_queries, with_house_names
+from ranker.schemas import CORPUS, ID_TRIPLES, QRELS, QUERIES, RUN
 
 
 def qrels(*rows: tuple[str, str, int]) -> pa.Table:
@@ -65,3 +65,86 @@ def test_leakage_is_counted_by_document_and_by_question() -> None:
     )
     assert shared_documents(both) == {"train/test": 1}  # d2 answers q4 and q5
     assert shared_queries(both) == {"train/test": 1}  # "question 1" is asked by q4 and by q5 to q7
+
+
+def test_queries_of_the_same_text_stay_together_whatever_their_case_and_white_space() -> None:
+    judged = qrels(*((f"q{n}", f"d{n}", 1) for n in range(20)))
+    texts = ["What  is it", " what is\u00a0IT\n", *(f"question {n}" for n in range(18))]
+    asked = pa.table([[f"q{n}" for n in range(20)], texts], schema=QUERIES)
+    apart = 0
+    for seed in range(30):
+        for queries in (None, asked):
+            cut = split_queries(judged, {"dev": 0.3}, seed, queries=queries)
+            homes = {q: name for name, table in cut.items() for q in table["query_id"].to_pylist()}
+            if queries is None:
+                apart += homes["q0"] != homes["q1"]
+            else:
+                assert homes["q0"] == homes["q1"]
+    assert apart, "without their texts some seed parts the two"
+    data = Splits("made", pa.table([[], [], []], schema=CORPUS), asked, {"train": judged})
+    for seed in range(30):
+        assert not shared_queries(hold_out_missing(data, seed)[0])
+
+
+def test_triples_lose_those_of_held_out_queries_and_no_others() -> None:
+    data = collection(40)
+    # x is judged nowhere; y asks what q0 to q3 ask.
+    queries = pa.concat_tables([data.queries, pa.table([["x", "y"], ["else", "question 0"]], schema=QUERIES)])
+    asked = [*queries["query_id"].to_pylist()]
+    triples = pa.table([asked, ["d0"] * 42, ["d1"] * 42], schema=ID_TRIPLES)
+    made = Splits("made", data.corpus, queries, data.qrels, triples={"train": triples})
+    for seed in range(10):
+        cut, _ = hold_out_missing(made, seed)
+        train = set(cut.qrels["train"]["query_id"].to_pylist())
+        assert set(cut.triples["train"]["query_id"].to_pylist()) == {*train, "x", *({"y"} if "q0" in train else ())}
+
+
+def test_a_split_may_have_triples_only_and_its_queries_are_those_that_they_ask() -> None:
+    data = collection(8)
+    triples = {"train": pa.table([["q6"], ["d3"], ["d0"]], schema=ID_TRIPLES), "dev": ID_TRIPLES.empty_table()}
+    made = Splits("made", data.corpus, data.queries, {"test": data.qrels["train"].slice(0, 4)}, triples=triples)
+    train = made.collection("train")
+    assert made.names == ["test", "train"]
+    assert train.queries["query_id"].to_pylist() == ["q6"] and train.qrels.num_rows == 0
+    assert train.triples is not None and train.reserved is not None
+    assert train.reserved.to_pylist() == ["d0", "d1"]
+    assert rename_splits(made, {"train": "train", "dev": "dev", "test": "test"}).names == ["test", "train"]
+
+
+def test_candidates_and_triples_of_other_splits_are_none_of_a_split() -> None:
+    data = collection(8)
+    judged = {"train": data.qrels["train"].slice(0, 4), "test": data.qrels["train"].slice(4)}
+    run = pa.table([["q7"], ["d0"], [1.0], [1]], schema=RUN)
+    triples = {"test": ID_TRIPLES.empty_table()}
+    made = Splits("made", data.corpus, data.queries, judged, run, triples)
+    assert made.collection("train").run is None
+    assert made.collection("test").run == run and made.collection("test").triples is None
+
+
+def test_usual_names_of_splits_are_known_and_a_chosen_one_must_be_there() -> None:
+    data = collection(8)
+    judged = data.qrels["train"]
+    made = Splits(
+        "made", data.corpus, data.queries, {"train": judged, "valid": judged, "testing": judged, "extra": judged},
+        relevance_levels={"valid": 2},
+    )  # fmt: skip
+    house = with_house_names(made)
+    assert sorted(house.qrels) == ["dev", "extra", "test", "train"] and house.relevance_levels == {"dev": 2}
+    names = {"train": "train", "dev": "dev", "test": "test"}
+    assert sorted(rename_splits(made, names, ["train", "dev"]).qrels) == ["dev", "test", "train"]
+    with pytest.raises(
+        DataError, match=r"data.dev_split 'vallid': made has no such split; did you mean 'valid'\?"
+    ) as e:
+        rename_splits(made, {**names, "dev": "vallid", "test": "tset"}, ["vallid", "tset"])
+    assert "data.test_split 'tset'" in str(e.value) and "say null, to hold it out of train" in str(e.value)
+    # Not chosen, and not there: it is held out later. A synonym that is chosen for another split is not taken twice.
+    assert sorted(rename_splits(made, {**names, "dev": "none"}).qrels) == ["test", "train"]
+    assert sorted(rename_splits(made, {**names, "test": "valid"}).qrels) == ["test", "train"]
+    both = Splits("made", data.corpus, data.queries, {"dev": judged.slice(0, 1), "validation": judged})
+    assert with_house_names(both).qrels == both.qrels
+
+
+def test_a_source_without_judgements_says_so() -> None:
+    data = collection(4)
+    with pytest.raises(DataError, match=r"no split 'train': it holds no judgements and no training triples; add qrels"):
+        Splits("made", data.corpus, data.queries).collection("train")

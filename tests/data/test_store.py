@@ -8,6 +8,7 @@ import pytest
 from ranker.data import files as files_module
 from ranker.data import parts as parts_module
 from ranker.data import spread as spread_module
+from ranker.data.catalog import load_splits
 from ranker.data.errors import DataError
 from ranker.data.paths import open_path
 from ranker.data.store import Reading, store_source
@@ -203,3 +204,82 @@ def test_a_corpus_is_a_ray_data_stream(tmp_path: Path, small: None, ray_cluster:
     lengths = ray_dataset(corpus).map(lambda row: {"length": len(row["text"])})
     assert lengths.sum("length") == sum(len(f"text {n}") for n in range(100))
     assert ray_dataset(TableCorpus(corpus.table())).count() == 100
+
+
+def test_an_id_with_another_text_in_another_file_is_a_mistake(tmp_path: Path) -> None:
+    def passages(text: str) -> str:
+        passage = {"docid": "007", "title": "", "text": text}
+        return json.dumps({"query_id": "1", "query": "who sings", "positive_passages": [passage]}) + "\n"
+
+    (tmp_path / "train.jsonl").write_text(passages("a canary"))
+    (tmp_path / "dev.jsonl").write_text(passages("a canary"))
+    assert load_splits(str(tmp_path)).corpus.num_rows == 1
+    (tmp_path / "dev.jsonl").write_text(passages("an owl, by day"))
+    with pytest.raises(DataError, match=r"1 mistake\n.*document '007' had another text before: 'an owl, by day'"):
+        load_splits(str(tmp_path))
+
+
+def test_a_file_of_examples_that_holds_none_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("query,positive\n")
+    with pytest.raises(DataError, match="holds no training example; write one record a line"):
+        load_splits(str(tmp_path / "train.csv"))
+
+
+class Stop(BaseException):
+    """What a kill is to the code that it meets: nothing after it runs."""
+
+
+@pytest.mark.parametrize("documents", [{"max_documents": 30}, {}])
+def test_a_kill_at_any_step_loses_nothing_and_the_next_call_gives_the_same(
+    documents: dict[str, int], tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import shutil
+
+    rows = numbered(120)
+    source, reading = open_path(beir(tmp_path / "in", rows, "q\td100\t1\n")), Reading(**documents)
+    whole = store_source(source, tmp_path / "whole", reading).corpus.table()
+    for step in range(1, 500):
+        left = [step]
+        with monkeypatch.context() as patch:
+            for owner, name in [
+                (os, "link"),
+                (Path, "replace"),
+                (Path, "unlink"),
+                (Path, "rename"),
+                (shutil, "rmtree"),
+            ]:
+                real = getattr(owner, name)
+
+                def killed(*args: Any, _real: Any = real, _left: list[int] = left, **options: Any) -> Any:
+                    _left[0] -= 1
+                    if _left[0] == 0:
+                        raise Stop
+                    return _real(*args, **options)
+
+                patch.setattr(owner, name, killed)
+            try:
+                found = store_source(source, tmp_path / f"killed-{step}", reading)
+            except Stop:
+                found = None
+        if found is not None:
+            break
+        again = store_source(source, tmp_path / f"killed-{step}", reading)
+        assert again.corpus.table() == whole, f"killed before step {step}"
+    assert 10 < step < 499, "steps are counted, and the last call was not killed"
+
+
+def test_the_same_mistake_again_is_the_same_error(tmp_path: Path, small: None) -> None:
+    source = open_path(beir(tmp_path / "in", numbered(100), "q\td0\t1\nq\tgone\t1\n"))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"1 judged doc_ids are not in corpus.jsonl: 'gone'"):
+            store_source(source, tmp_path / "work")
+
+
+def test_what_is_asked_of_the_splits_is_checked_before_the_documents_are_read(tmp_path: Path) -> None:
+    def refuse(data: Any) -> None:
+        raise DataError(f"no split of {sorted(data.qrels)} will do")
+
+    with pytest.raises(DataError, match=r"no split of \['test'\] will do"):
+        store_source(open_path(beir(tmp_path / "in", numbered(3))), tmp_path / "work", check=refuse)
+    assert not (tmp_path / "work" / "pieces").exists()

@@ -1,3 +1,6 @@
+import logging
+
+import pyarrow as pa
 import pytest
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
@@ -57,3 +60,30 @@ def test_mistakes_say_what_would_do(evaluator, letters, tmp_path) -> None:
         RankerEvaluator(model_path=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="'tfidf' is not one of auto, bm25, retriever"):
         evaluator.evaluate(letters, candidates="tfidf")
+
+
+def with_run(letters: Collection, run: pa.Table) -> Collection:
+    return Collection(letters.name, "test", letters.corpus, letters.queries, letters.qrels, run)
+
+
+def test_queries_without_candidates_are_counted_and_count_as_not_found(evaluator, letters, ranked, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        scores = evaluator.evaluate(with_run(letters, ranked(q1="b a")), metrics=["hit_rate@10"])
+    assert scores == {"hit_rate@10": pytest.approx(1 / 3)}
+    assert "the run holds candidates of 1 of 3 queries; the others count as not found; candidates='bm25'" in caplog.text
+
+
+def test_a_run_of_other_queries_is_none(evaluator, letters, ranked, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        comparison = evaluator.compare(with_run(letters, ranked(other="b a")), ["hit_rate@10"])
+    assert list(comparison.scores) == ["bm25", "reranked"]
+    assert "candidates of none of 3 queries; BM25 finds them" in caplog.text
+
+
+def test_candidates_that_the_corpus_lacks_are_left_out_and_counted(evaluator, letters, ranked, caplog) -> None:
+    run = ranked(q1="gone b a", q2="b lost", q3="gone c d")
+    with caplog.at_level(logging.WARNING):
+        comparison = evaluator.compare(with_run(letters, run), ["mrr@10"], depth=2)
+    assert "3 of 8 candidates name documents that are not in the corpus (2 of them, such as 'gone')" in caplog.text
+    # They take no rank: a is second, b and c are first.
+    assert comparison.means()["candidates"]["mrr@10"] == pytest.approx((1 / 2 + 1 + 1) / 3)

@@ -156,3 +156,12 @@ def test_the_negatives_are_those_of_sentence_transformers(settings: dict[str, An
     found = choose_negatives(candidates, mine, seed=0)
     ours = {f"q{n}": [f"d{key}" for key in keys] for n, keys in enumerate(found.keys) if keys}
     assert ours == expected and len(ours) > 5
+
+
+def test_documents_held_out_for_other_splits_and_their_copies_are_no_negatives() -> None:
+    same_text = np.array([0, 1, 2, 3, 4, 4, 6, 7, 8, 9])  # 5 reads as 4
+    candidates = one_query(same_text=same_text, held_out=np.array([5, 1]))
+    found = choose_negatives(candidates, MineConfig(relative_margin=None), seed=0)
+    assert found.keys == [[0, 9]] and found.dropped["held_out"] == 2  # 5 is a copy of a candidate
+    random = MineConfig(relative_margin=None, num_negatives=10, random_ratio=1.0)
+    assert not {1, 4, 5} & set(choose_negatives(candidates, random, seed=0).keys[0])

@@ -3,6 +3,7 @@
 https://github.com/beir-cellar/beir/wiki/Load-your-custom-dataset
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ranker.data.formats.json_lines import identifier_of, json_block, json_objec
 from ranker.data.formats.qrels import Judgements, has_header, whole_number
 from ranker.data.formats.trec import read_runs, run_lines
 from ranker.data.formats.trec_write import warn_of_levels
-from ranker.data.pieces import Row, line_pieces
+from ranker.data.pieces import LinePiece, Row, line_pieces
 from ranker.data.source import FORMATS, Format, Source
 from ranker.data.splits import Splits
 from ranker.data.writers import WritingFolder, json_line
@@ -43,13 +44,18 @@ def open_beir(files: DataFiles) -> Source:
     return Source(
         name=Path(files.where).name.removesuffix(".zip"),
         format="beir",
-        corpus=line_pieces(corpus, CORPUS, parse_document, parse_block=parse_documents),
+        corpus=document_pieces(corpus),
         queries=lambda mistakes: read_queries(queries, mistakes),
         qrels=lambda mistakes: {_split_name(file.name): read_qrels(file, mistakes) for file in qrels},
         run=lambda mistakes: read_runs([run], mistakes) if run else None,
         corpus_name=corpus.name,
         queries_name=queries.name,
     )
+
+
+def document_pieces(file: DataFile) -> list[LinePiece]:
+    """The lines of a ``corpus.jsonl`` as CORPUS."""
+    return line_pieces(file, CORPUS, parse_document, parse_block=partial(parse_documents, encoding=file.encoding))
 
 
 def parse_document(line: Line, mistakes: Mistakes) -> Row | None:
@@ -63,9 +69,9 @@ def parse_document(line: Line, mistakes: Mistakes) -> Row | None:
     return None if doc_id is None or title is None or text is None else (doc_id, title, text)
 
 
-def parse_documents(block: bytes) -> pa.Table | None:
+def parse_documents(block: bytes, encoding: str) -> pa.Table | None:
     """The same for a block of lines, where each of them is as it should be; None where one is not."""
-    found = json_block(block, ("_id", "title", "text"))
+    found = json_block(block, ("_id", "title", "text"), encoding)
     if found is None or found["_id"].null_count or found["text"].null_count:
         return None
     title = found["title"].fill_null("")

@@ -201,10 +201,10 @@ def _with_list(table: Columns) -> ColumnLayout:
 
 
 def _with_texts(table: Columns) -> ColumnLayout:
-    texts = _in_order(table.of("text"))
-    if len(texts) < 2:
+    if len(table.of("text")) < 2:
         raise DataError("no two columns of texts")
     table.unlabelled()
+    texts = _in_order(table.of("text"))
     is_list = table.label is not None and table.kinds[table.label] == "numbers"
     if len(texts) == 2 and not is_list:
         doc_id = table.doc_ids if table.kinds.get(table.doc_ids or "") != "texts" else None
@@ -225,6 +225,10 @@ def _in_order(texts: list[str]) -> list[str]:
     if len(queries) == len(documents) == 1 and not others:
         return named
     doubtful = others if queries and positives else [name for name in others if name in NO_TEXTS]
+    if queries and texts[0] not in queries:
+        raise DataError(
+            f"column {texts[0]!r} stands before {queries[0]!r}, and is called neither document nor negative"
+        )
     if doubtful and len(texts) > 2:
         raise DataError(f"column {doubtful[0]!r} may be a negative or none")
     return texts

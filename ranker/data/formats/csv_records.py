@@ -17,13 +17,15 @@ import pyarrow as pa
 
 from ranker.data.errors import DataError, Mistakes, shown
 from ranker.data.files import HEAD_BYTES, DataFile
+from ranker.data.formats.column_roles import is_role
 from ranker.data.formats.record_fields import Place
 from ranker.data.formats.record_pieces import SAMPLE, Record, RecordParser, RecordPiece, Sample
 
 NUMBERS = ("label", "labels", "score", "scores", "is_duplicate", "pos_scores", "neg_scores")
 LISTS = (
     *NUMBERS, "pos", "neg", "positives", "negatives", "documents", "docs", "passages", "candidates", "doc_ids",
-    "positive_passages", "negative_passages", "positive_document_ids", "negative_document_ids",
+    "positive", "negative", "positive_passages", "negative_passages", "positive_document_ids",
+    "negative_document_ids",
 )  # fmt: skip
 _NAME = re.compile(r"[^\W\d][\w\-. ]{0,39}|")
 _FIELD_CHARACTERS = 2**31 - 1
@@ -53,6 +55,11 @@ class CsvPiece(RecordPiece):
             elif len(cells) != len(header):
                 problem = f"{len(cells)} fields under a header of {len(header)}: {shown(cells)}"
                 mistakes.add(place(), f"{problem}; put quotes around fields that hold the separator")
+            elif wrong := [
+                name for name, cell in zip(header, cells, strict=True) if name in special and _no_list(cell)
+            ]:
+                problem = f'"{wrong[0]}" is {shown(cells[header.index(wrong[0])])}, which is no list in JSON'
+                mistakes.add(place(), f'{problem}; write lists as ["...", "..."] (json.dumps)')
             else:
                 yield _typed(header, cells, special), place
 
@@ -78,6 +85,8 @@ def sample_csv(file: DataFile, names: Mapping[str, str]) -> Sample:
     special = _special(header, names)
     records = [_typed(header, cells, special) for cells in rows[1 : SAMPLE + 1] if len(cells) == len(header)]
     for name in header:
+        if is_role(name) and name not in NUMBERS:
+            continue  # a query may be a year
         found = [record[name] for record in records if record[name] is not None]
         if found and all(isinstance(cell, str) and _number(cell) is not None for cell in found):
             for record in records:
@@ -108,6 +117,11 @@ def _value(cell: str, is_number: bool) -> Any:
             return cell
     number = _number(cell) if is_number else None
     return cell if number is None else number
+
+
+def _no_list(cell: str) -> bool:
+    """Whether a cell looks like a list, as pandas writes it, and is none in JSON."""
+    return cell.startswith("[") and cell.endswith("]") and isinstance(_value(cell, False), str)
 
 
 def _number(cell: str) -> float | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ranker.data.errors import DataError, Mistakes, shown
 from ranker.data.files import DataFile, DataFiles, OnInvalid, find_files
 from ranker.data.formats.layouts import ID_LISTS, LAYOUTS, Layout, recognise
+from ranker.data.formats.left_out import say_left_out
 from ranker.data.formats.record_files import record_pieces, sample_records, suffix_of
 from ranker.data.formats.tevatron_ids import is_corpus, tevatron_source
 from ranker.data.pieces import Piece
@@ -134,6 +135,8 @@ def _examples(files: DataFiles, format: str, layout: str | None, columns: Mappin
     candidates = _record_files(files)
     if not candidates:
         raise DataError(f"{files.where}: no .jsonl, .parquet, .csv or .tsv among {files.listing()}")
+    for name in sorted(files.entries.keys() - {file.name for file in candidates}):
+        say_left_out(files.entries[name], "training examples")
     # What is called train, dev or test must be examples; another file may be anything, and is if it is like those.
     named = [file for file in candidates if _must_be_examples(file)]
     kinds = {file.name: _kind_of(file, layout, columns) for file in candidates}
@@ -190,6 +193,18 @@ def _by_split(files: Sequence[DataFile]) -> dict[str, list[DataFile]]:
 def _name(files: DataFiles) -> str:
     name = Path(files.where).name
     return re.sub(r"(\.(jsonl|json|parquet|csv|tsv|zip))?(\.gz)?$", "", name) or name
+
+
+def why_no_examples(files: DataFiles) -> str:
+    """What keeps the one file of records from being training examples; empty where there are none, or several."""
+    records = _record_files(files)
+    if len(records) != 1:
+        return ""
+    try:
+        found = _layout_of(records[0], None, None)
+    except DataError as error:
+        return str(error).partition("; known layouts are")[0]
+    return "" if found else f"{records[0].where}: holds no record"
 
 
 def recognise_examples(format: str, files: DataFiles) -> bool:

@@ -76,8 +76,9 @@ def _write_split(
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for table in tables:
             for row in require(table, EXAMPLES, f"examples {split}").select(EXAMPLES.names).to_pylist():
-                record, problems = writer(row)
-                for problem in problems:
+                kept, problems = _without_blank(row)
+                record, others = writer(kept) if kept["documents"] else (None, [])
+                for problem in problems + others:
                     if mistakes is not None:
                         mistakes.add(f"{split}, query {row['query_id']!r}", f"{problem}; or allow it with lossy")
                 if record is None:
@@ -86,6 +87,17 @@ def _write_split(
                     stream.write(json_line(record))
     if left_out and mistakes is None:
         log.warning("%s: %d queries are left out, which this layout cannot say", split, left_out)
+
+
+def _without_blank(row: Example) -> tuple[Example, list[str]]:
+    """The row without documents that have no words, which no layout knows, and what is wrong with it otherwise."""
+    filled = [i for i, text in enumerate(row["documents"]) if text and not text.isspace()]
+    left_out = len(row["documents"]) - len(filled)
+    if not left_out:
+        return row, []
+    lists = [name for name in ("documents", "labels", "doc_ids", "scores") if row[name] is not None]
+    kept = {**row, **{name: [row[name][i] for i in filled] for name in lists}}
+    return kept, [f"has {left_out} documents without words, which no layout knows; give them words or remove them"]
 
 
 def _flagembedding(row: Example) -> tuple[Example | None, list[str]]:

@@ -6,7 +6,7 @@ its file and line. https://huggingface.co/docs/hub/datasets-data-files-configura
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import pyarrow as pa
 
 from ranker.data.errors import DataError, Mistakes
 from ranker.data.files import DataFile, DataFiles
-from ranker.data.formats.beir import parse_document, parse_documents, read_qrels, read_queries
-from ranker.data.formats.parquet import parquet_corpus, parquet_table
-from ranker.data.pieces import Piece, line_pieces
+from ranker.data.formats.beir import document_pieces, read_qrels, read_queries
+from ranker.data.formats.json_qrels import read_json_qrels
+from ranker.data.formats.parquet import distinct, parquet_corpus, parquet_table
+from ranker.data.formats.record_files import suffix_of
+from ranker.data.pieces import Piece
 from ranker.data.source import FORMATS, ExampleSource, Format, Source
 from ranker.data.splits import Splits
 from ranker.registry import nearest
-from ranker.schemas import CORPUS, QRELS, QUERIES
+from ranker.schemas import QRELS, QUERIES
 
 PREFIX = "hf:"
 LAYOUT = "a snapshot of a hub data set: README.md with its configurations, or data/train-00000-of-00001.parquet"
@@ -52,8 +54,8 @@ def open_hub(
     """
     folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else snapshot(name, revision)
     configurations = _configurations(folder, name)
-    if config is None and {"corpus", "queries"} <= configurations.keys():
-        return _as_collection(folder, name, configurations)
+    if ("" if config is None else config) in _collections(configurations):
+        return _as_collection(folder, name, configurations, "" if config is None else f"{config}-")
     from ranker.data.formats.example_files import example_source
 
     chosen = _chosen(configurations, config, name)
@@ -109,7 +111,9 @@ def _files(folder: Path, config: str) -> Configuration:
 
 
 def _chosen(configurations: Mapping[str, None], config: str | None, name: str) -> str:
-    names = list(configurations)
+    collections = _collections(configurations)
+    parts = {f"{each}-{part}" for each in collections for part in ("corpus", "queries", "qrels")}
+    names = [*(each for each in configurations if each not in parts), *collections]
     if config is None and len(names) > 1:
         raise DataError(f"{name}: has the configurations {names}; choose one with data.options.config")
     if config is not None and config not in names:
@@ -117,10 +121,17 @@ def _chosen(configurations: Mapping[str, None], config: str | None, name: str) -
     return config or names[0]
 
 
-def _as_collection(folder: Path, name: str, configurations: Mapping[str, None]) -> Source:
-    corpus = [file for files in _files(folder, "corpus").values() for file in files]
-    queries = [file for files in _files(folder, "queries").values() for file in files]
-    judged = next((each for each in _QRELS if each in configurations), None)
+def _collections(configurations: Mapping[str, None]) -> list[str]:
+    """What stands before ``-corpus`` and ``-queries``: a language of MTEB; empty where nothing does."""
+    found = (each.removesuffix("corpus").removesuffix("-") for each in configurations if each.endswith("corpus"))
+    return [each for each in found if (f"{each}-queries" if each else "queries") in configurations]
+
+
+def _as_collection(folder: Path, name: str, configurations: Mapping[str, None], prefix: str) -> Source:
+    by_split = _files(folder, f"{prefix}corpus")
+    corpus = [file for files in by_split.values() for file in files]
+    queries = [file for files in _files(folder, f"{prefix}queries").values() for file in files]
+    judged = next((each for each in (f"{prefix}{each}" for each in _QRELS) if each in configurations), None)
     qrels = _files(folder, judged) if judged is not None else _sibling_qrels(folder, name)
     if list(qrels) == ["train"]:  # NanoBEIR: one split, called train because the hub wants a name, made for measuring
         qrels = {"test": qrels["train"]}
@@ -130,8 +141,10 @@ def _as_collection(folder: Path, name: str, configurations: Mapping[str, None]) 
         corpus=_corpus_pieces(corpus),
         queries=lambda mistakes: _queries(queries, mistakes),
         qrels=lambda mistakes: {split: _qrels(files, mistakes) for split, files in qrels.items()},
-        corpus_name="the configuration corpus",
-        queries_name="the configuration queries",
+        corpus_name=f"the configuration {prefix}corpus",
+        queries_name=f"the configuration {prefix}queries",
+        # A corpus of its own for each split holds the same documents again.
+        same_id_same_text=len(by_split) > 1,
     )
 
 
@@ -150,7 +163,7 @@ def _corpus_pieces(files: Sequence[DataFile]) -> list[Piece]:
         if file.path.endswith(".parquet"):
             pieces += parquet_corpus([file])
         else:
-            pieces += line_pieces(file, CORPUS, parse_document, parse_block=parse_documents)
+            pieces += document_pieces(file)
     return pieces
 
 
@@ -159,15 +172,18 @@ def _queries(files: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
         parquet_table([file], QUERIES, mistakes) if file.path.endswith(".parquet") else read_queries(file, mistakes)
         for file in files
     ]
-    return pa.concat_tables([QUERIES.empty_table(), *tables])
+    return distinct(pa.concat_tables([QUERIES.empty_table(), *tables]), "the queries", mistakes)
 
 
 def _qrels(files: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
-    tables = [
-        parquet_table([file], QRELS, mistakes) if file.path.endswith(".parquet") else read_qrels(file, mistakes)
-        for file in files
-    ]
+    tables = [_reader_of(file)(file, mistakes) for file in files]
     return pa.concat_tables([QRELS.empty_table(), *tables])
+
+
+def _reader_of(file: DataFile) -> Callable[[DataFile, Mistakes], pa.Table]:
+    if file.path.endswith(".parquet"):
+        return lambda file, mistakes: parquet_table([file], QRELS, mistakes)
+    return read_json_qrels if suffix_of(file) in (".jsonl", ".ndjson", ".json") else read_qrels
 
 
 def _plain(name: str) -> str:

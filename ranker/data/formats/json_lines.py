@@ -1,7 +1,7 @@
 """Lines that are JSON objects: one at a time with every mistake named, or a whole block at once where there is none."""
 
+import codecs
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +11,7 @@ from pyarrow import json as arrow_json
 
 from ranker.data.errors import Mistakes, shown
 from ranker.data.files import Line
+from ranker.data.formats.json_records import NotJsonError, read_json
 
 ID_NAMES = ("_id", "doc_id", "query_id", "id")
 
@@ -18,10 +19,9 @@ ID_NAMES = ("_id", "doc_id", "query_id", "id")
 def json_object(line: Line, mistakes: Mistakes) -> dict[str, Any] | None:
     """The object that a line is; None, and a mistake, where it is none."""
     try:
-        record = json.loads(line.text)
-    except json.JSONDecodeError as error:
-        problem = f"not JSON ({error.msg}, column {error.colno}): {shown(line.text)}; write one object a line"
-        mistakes.add(line, problem)
+        record = read_json(line.text)
+    except NotJsonError as error:
+        mistakes.add(line, f"{error}: {shown(line.text)}; write one object a line")
         return None
     if not isinstance(record, dict):
         mistakes.add(line, f'holds {shown(record)}; write an object such as {{"_id": "7", "text": "..."}}')
@@ -29,11 +29,13 @@ def json_object(line: Line, mistakes: Mistakes) -> dict[str, Any] | None:
     return record
 
 
-def identifier_of(record: Mapping[str, Any], line: Line, mistakes: Mistakes) -> str | None:
-    """Its id as a string; a whole number is taken as it was written."""
-    name = next((name for name in ID_NAMES if name in record), None)
+def identifier_of(
+    record: Mapping[str, Any], line: Line, mistakes: Mistakes, names: Sequence[str] = ID_NAMES
+) -> str | None:
+    """The id under the first of ``names`` that is there, as a string; a whole number is taken as it was written."""
+    name = next((name for name in names if name in record), None)
     if name is None:
-        mistakes.add(line, f'no "_id" among {list(record)}; give every line its own "_id"')
+        mistakes.add(line, f'no "{names[0]}" among {list(record)}; give every line its own "{names[0]}"')
         return None
     value = record[name]
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
@@ -67,12 +69,14 @@ def whole_text(text: str, name: str, line: Line, mistakes: Mistakes) -> str | No
     return text
 
 
-def json_block(block: bytes, names: Sequence[str]) -> pa.Table | None:
+def json_block(block: bytes, names: Sequence[str], encoding: str = "utf-8") -> pa.Table | None:
     """The string fields ``names`` of every line, null where one is missing; None where a line needs a closer look.
 
-    That is: anything but one object a line, other bytes than UTF-8, an id or a text that is no string, and an id
-    that is blank. Everything that passes is what ``json.loads`` gives.
+    That is: anything but one object a line, another encoding or other bytes than UTF-8, an id or a text that is no
+    string, and an id that is blank. Everything that passes is what ``json.loads`` gives.
     """
+    if codecs.lookup(encoding).name != "utf-8":
+        return None
     try:
         block.decode("utf-8")
         table = arrow_json.read_json(

@@ -25,7 +25,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class _NotJsonError(ValueError):
+class NotJsonError(ValueError):
     """What is wrong with a text that should be JSON."""
 
 
@@ -84,7 +84,7 @@ def parse_line(parse: RecordParser, line: Line, mistakes: Mistakes) -> Row | Non
     """A line with one object as a row."""
     try:
         record = read_json(line.text, line.file.on_invalid)
-    except _NotJsonError as error:
+    except NotJsonError as error:
         mistakes.add(line.place, f"{error}: {shown(line.text)}; write one object a line")
         return None
     if not isinstance(record, dict):
@@ -97,19 +97,19 @@ def read_json(text: str, on_invalid: OnInvalid = "error") -> Any:
     """What a text of JSON says.
 
     Raises:
-        _NotJsonError: where it is not JSON, or an object names a field twice.
+        NotJsonError: where it is not JSON, or an object names a field twice.
     """
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column" if error.lineno > 1 else "column"
-        raise _NotJsonError(f"not JSON ({error.msg}, {where} {error.colno})") from None
+        raise NotJsonError(f"not JSON ({error.msg}, {where} {error.colno})") from None
     except RecursionError:
-        raise _NotJsonError("not JSON that can be read (too deeply nested)") from None
-    except _NotJsonError:
+        raise NotJsonError("not JSON that can be read (too deeply nested)") from None
+    except NotJsonError:
         raise
     except ValueError as error:  # a whole number of thousands of digits
-        raise _NotJsonError(f"not JSON that can be read ({error})") from None
+        raise NotJsonError(f"not JSON that can be read ({error})") from None
     return _repaired(value) if on_invalid == "replace" and _HALF_ESCAPED.search(text) else value
 
 
@@ -117,7 +117,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _NotJsonError(f"names the field {next(n for n in found if names.count(n) > 1)!r} twice")
+        raise NotJsonError(f"names the field {next(n for n in found if names.count(n) > 1)!r} twice")
     return found
 
 
@@ -150,7 +150,7 @@ class ArrayPiece(RecordPiece):
         text = self.file.decode(raw, mistakes, 1)
         try:
             items = [] if text is None else read_json(text, self.file.on_invalid)
-        except _NotJsonError as error:
+        except NotJsonError as error:
             mistakes.add(self.file.where, f"{error}; write an array of objects, or one object a line")
             return
         for number, item in enumerate(items, 1):

@@ -14,8 +14,17 @@ import pyarrow as pa
 
 from ranker.data.errors import DataError, Mistakes
 from ranker.data.files import DataFile, DataFiles
+from ranker.data.formats.left_out import say_left_out
 from ranker.data.formats.msmarco_files import has_deep_learning_grades, has_header, kind_of, recognise_msmarco, split_of
-from ranker.data.formats.msmarco_lines import QUERY, candidate_piece, document_pieces, text_pieces, triple_piece
+from ranker.data.formats.msmarco_lines import (
+    CANDIDATE,
+    QUERY,
+    candidate_document_pieces,
+    candidate_piece,
+    document_pieces,
+    text_pieces,
+    triple_piece,
+)
 from ranker.data.formats.msmarco_write import write_msmarco
 from ranker.data.formats.trec import gather, parse_judgement, parse_run, ranked_once, read_qrels
 from ranker.data.formats.trec_topics import Query, distinct_queries
@@ -27,7 +36,8 @@ log = logging.getLogger(__name__)
 
 LAYOUT = (
     "MS MARCO holds collection.tsv or msmarco-docs.tsv, queries.train.tsv (.dev.small, .dev, .eval), qrels.train.tsv "
-    "(.dev.small, .dev), and may hold top1000.dev.tsv, qidpidtriples.*.tsv or triples.*.tsv; .gz is fine"
+    "(.dev.small, .dev), and may hold top1000.dev.tsv, qidpidtriples.*.tsv or triples.*.tsv, with tabs between fields; "
+    ".gz is fine"
 )
 MAX_TRIPLES = 1_000_000
 
@@ -53,7 +63,7 @@ def open_msmarco(files: DataFiles, *, max_triples: int = MAX_TRIPLES) -> Source 
     for name in sorted(files.entries):
         kind = kind_of(files.entries[name])
         if kind is None:
-            log.info("%s: %s is no file of MS MARCO and is left out", files.where, name)
+            say_left_out(files.entries[name], "MS MARCO")
         else:
             found.setdefault(kind, []).append(files.entries[name])
     if not found:
@@ -73,20 +83,26 @@ def _source(name: str, found: Mapping[str, Sequence[DataFile]], max_triples: int
     def files(*kinds: str) -> list[DataFile]:
         return [file for kind in kinds for file in found.get(kind, ())]
 
+    # The candidates hold the texts too, which others read from the files of their own.
+    documents = files("passages", "documents") or files("candidates")
+    are_documents = documents == files("candidates")
+    queries = files("queries") or files("candidates")
+    run = partial(_read_run, files("run"), files("candidates"), are_documents)
     qrels = _qrels_files(files("qrels"))
     graded = qrels.get("test", [])
     level = 2 if graded and all(map(has_deep_learning_grades, graded)) else 1
     return Source(
         name=name,
         format="msmarco",
-        corpus=[piece for file in files("passages", "documents") for piece in document_pieces(file)],
-        queries=partial(_read_queries, files("queries")) if files("queries") else no_queries,
+        corpus=[piece for file in documents for piece in _documents(file)],
+        queries=partial(_read_queries, queries) if queries else no_queries,
         qrels=partial(_read_splits, qrels),
-        run=partial(_read_run, files("run"), files("candidates")) if files("run", "candidates") else no_run,
+        run=run if files("run", "candidates") else no_run,
         triples=partial(_read_triples, files("triples"), max_triples),
         relevance_levels={"test": level} if level > 1 else {},
-        corpus_name=_named(files("passages", "documents")) or "the collection",
-        queries_name=_named(files("queries")) or "the queries",
+        corpus_name=_named(documents) or "the collection",
+        queries_name=_named(queries) or "the queries",
+        same_id_same_text=are_documents,
     )
 
 
@@ -101,13 +117,20 @@ def _qrels_files(files: Sequence[DataFile]) -> dict[str, list[DataFile]]:
     return found
 
 
+def _documents(file: DataFile) -> list[LinePiece]:
+    return candidate_document_pieces(file) if kind_of(file) == "candidates" else document_pieces(file)
+
+
 def _read_queries(files: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
     def queries() -> Iterator[Query]:
         for file in files:
             skipped = 1 if has_header(file) else 0
-            for line in file.lines(mistakes):
-                if line.number > skipped and (fields := QUERY.fields(line, mistakes)):
-                    yield Query(fields[0], fields[1], file, line.number)
+            form, text = (CANDIDATE, 2) if kind_of(file) == "candidates" else (QUERY, 1)
+            # What is wrong with a line of candidates is said where they are read as such.
+            noted = mistakes if form is QUERY else Mistakes(file.where)
+            for line in file.lines(noted):
+                if line.number > skipped and (fields := form.fields(line, noted)):
+                    yield Query(fields[0], fields[text], file, line.number)
 
     return distinct_queries(queries(), mistakes)
 
@@ -119,13 +142,17 @@ def _read_splits(files: Mapping[str, Sequence[DataFile]], mistakes: Mistakes) ->
     }
 
 
-def _read_run(runs: Sequence[DataFile], candidates: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
+def _read_run(
+    runs: Sequence[DataFile], candidates: Sequence[DataFile], are_documents: bool, mistakes: Mistakes
+) -> pa.Table:
     pieces = [LinePiece(file, RUN, parse_run) for file in runs]
     tables = [gather(pieces, RUN, mistakes)]
     for file in candidates:
         piece = candidate_piece(file)
         pieces.append(piece)
-        tables.append(ranked_in_order(gather([piece], piece.schema, mistakes)))
+        # What is wrong with single lines has been said where they were read as documents.
+        noted = Mistakes(file.where) if are_documents else mistakes
+        tables.append(ranked_in_order(gather([piece], piece.schema, noted)))
     return ranked_once(pa.concat_tables(tables), pieces, mistakes)
 
 

@@ -20,7 +20,9 @@ _KINDS = [
     ("documents", re.compile(r"^(msmarco[._-])?(docs|documents)\b")),
     ("passages", re.compile(r"^(msmarco[._-])?(collection|passages?)\b")),
 ]
-_OTHER = re.compile(r"^(readme|licen[cs]e|notice)|\.(md|html?|pdf|py|sh|xml|jsonl?|csv|parquet|arrow|zip|tar)$")
+_OTHER = re.compile(
+    r"^(readme|licen[cs]e|notice)|docs-lookup|\.(md|html?|pdf|py|sh|xml|(nd)?jsonl?|csv|parquet|arrow|zip|tar)$"
+)
 _DEEP_LEARNING = re.compile(r"20(19|2\d)|dl[._-]?(19|2\d)")
 _NAMED = re.compile(r"(?:qrels|qidpidtriples|triples)\.(?!(?:tsv|txt)$)(.+?)(?:\.(?:tsv|txt))?")
 # Kinds by which a folder is known whatever else lies in it.

@@ -30,6 +30,12 @@ def document_pieces(file: DataFile) -> list[LinePiece]:
     return line_pieces(file, CORPUS, line, parse_block=encoded, skip_header=has_header(file))
 
 
+def candidate_document_pieces(file: DataFile) -> list[LinePiece]:
+    """The passages of ``top1000.dev.tsv`` as CORPUS, each as often as it stands there."""
+    block = partial(parse_candidate_passages, encoding=file.encoding)
+    return line_pieces(file, CORPUS, parse_candidate_passage, parse_block=block, skip_header=has_header(file))
+
+
 def candidate_piece(file: DataFile) -> LinePiece:
     """The lines of ``top1000.dev.tsv`` as pairs of query and document."""
     block = partial(parse_candidates, encoding=file.encoding)
@@ -71,6 +77,20 @@ def parse_documents(block: bytes, encoding: str) -> pa.Table | None:
     """The same for a block of lines; None where one of them has to be looked at."""
     columns = DOCUMENT.columns(block, encoding)
     return None if columns is None else pa.table([columns[0], *columns[2:]], schema=CORPUS)
+
+
+def parse_candidate_passage(line: Line, mistakes: Mistakes) -> Row | None:
+    """``qid<TAB>pid<TAB>query<TAB>passage`` as a row of CORPUS."""
+    fields = CANDIDATE.fields(line, mistakes)
+    return None if fields is None else (fields[1], "", fields[3])
+
+
+def parse_candidate_passages(block: bytes, encoding: str) -> pa.Table | None:
+    """The same for a block of lines; None where one of them has to be looked at."""
+    columns = CANDIDATE.columns(block, encoding)
+    if columns is None:
+        return None
+    return pa.table([columns[1], pa.repeat("", len(columns[1])), columns[3]], schema=CORPUS)
 
 
 def parse_candidate(line: Line, mistakes: Mistakes) -> Row | None:

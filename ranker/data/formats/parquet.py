@@ -126,21 +126,24 @@ def parquet_table(files: Sequence[DataFile], schema: pa.Schema, mistakes: Mistak
                 row += table.num_rows
         except SchemaError as error:
             mistakes.add("", str(error))
-    return _distinct(pa.concat_tables(tables), ", ".join(file.name for file in files), mistakes)
+    return distinct(pa.concat_tables(tables), ", ".join(file.name for file in files), mistakes)
 
 
 def _filled(table: pa.Table, place: str, before: int, mistakes: Mistakes) -> pa.Table:
-    """The rows without a null; the others are mistakes."""
+    """The rows without a null, or an id or a query that is blank; the others are mistakes."""
     whole = np.ones(table.num_rows, dtype=bool)
     for name in table.column_names:
-        empty = table[name].is_null().to_numpy()
+        values = table[name]
+        is_text = pa.types.is_string(values.type)
+        blank = pc.equal(pc.utf8_trim_whitespace(values), "") if is_text else values.is_null()
+        empty = pc.fill_null(blank, True).to_numpy()
         for row in np.flatnonzero(empty).tolist():
-            mistakes.add(f"{place} {before + row + 1}", f"{name} is null; it must not be")
+            mistakes.add(f"{place} {before + row + 1}", f"{name} is {values[row].as_py()!r}; it must not be blank")
         whole &= ~empty
     return table if whole.all() else table.filter(pa.array(whole))
 
 
-def _distinct(table: pa.Table, where: str, mistakes: Mistakes) -> pa.Table:
+def distinct(table: pa.Table, where: str, mistakes: Mistakes) -> pa.Table:
     """The rows without repetitions of the same; others of the same ids are mistakes. Triples may repeat."""
     keys = {QUERIES: ["query_id"], QRELS: ["query_id", "doc_id"], RUN: ["query_id", "doc_id"]}.get(table.schema)
     if keys is None:

@@ -34,6 +34,8 @@ class Judgements:
 
 def whole_number(text: str) -> int | None:
     """``2``, ``-1`` and ``1.0`` as numbers; None for anything else, or what does not fit into 32 bits."""
+    if not text.isascii() or "_" in text:  # 1_0 is a number to Python only
+        return None
     try:
         number = float(text)
     except ValueError:

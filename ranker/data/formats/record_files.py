@@ -12,11 +12,11 @@ from ranker.data.formats.parquet_records import parquet_pieces, sample_parquet
 from ranker.data.formats.record_pieces import RecordParser, Sample
 from ranker.data.pieces import Piece
 
-_PACKED = (".jsonl", ".json", ".csv", ".tsv")
+_PACKED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 
 
 def suffix_of(file: DataFile) -> str:
-    """``.jsonl``, ``.json``, ``.csv``, ``.tsv`` (gzipped or not) or ``.parquet``; empty where it is no such file."""
+    """One of _PACKED (gzipped or not), or ``.parquet``; empty where it is no such file."""
     name = file.name.lower()
     suffix = PurePosixPath(name.removesuffix(".gz")).suffix
     known = _PACKED if name.endswith(".gz") else (*_PACKED, ".parquet")

@@ -3,7 +3,6 @@
 https://trec.nist.gov/data/
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from ranker.data.errors import DataError, Mistakes
 from ranker.data.files import DataFile, DataFiles
+from ranker.data.formats.left_out import say_left_out
 from ranker.data.formats.qrels import whole_number
 from ranker.data.formats.trec import parse_judgement, read_qrels, read_runs, split_of
 from ranker.data.formats.trec_documents import TrecDocuments
@@ -21,8 +21,6 @@ from ranker.data.formats.trec_write import write_trec
 from ranker.data.pieces import LinePiece
 from ranker.data.source import FORMATS, Format, Source, no_queries, no_run
 from ranker.schemas import QRELS
-
-log = logging.getLogger(__name__)
 
 LAYOUT = (
     "a TREC collection holds files with <DOC> <DOCNO> id </DOCNO> ... </DOC>, and where it has them topics, "
@@ -35,7 +33,9 @@ NUM_LOOKED_AT = 100
 _DOC = re.compile(r"<doc(?:\s[^<>]*)?>", re.IGNORECASE)
 _DOCNO = re.compile(r"<docno(?:\s[^<>]*)?>", re.IGNORECASE)
 _RUN_NAME = re.compile(r"(^|[._-])runs?([._-]|$)")
-_OTHER = re.compile(r"(^|/)(readme|licen[cs]e|notice|copying)|\.(md|html?|pdf|py|sh|jsonl?|csv|parquet|arrow|zip|tar)$")
+_OTHER = re.compile(
+    r"(^|/)(readme|licen[cs]e|notice|copying)|\.(md|html?|pdf|py|sh|(nd)?jsonl?|csv|parquet|arrow|zip|tar)$"
+)
 
 
 def recognise_trec(files: DataFiles) -> bool:
@@ -58,7 +58,7 @@ def open_trec(files: DataFiles) -> Source:
     for name in sorted(files.entries):
         kind = kind_of(files.entries[name])
         if kind is None:
-            log.info("%s: %s is no part of a TREC collection and is left out", files.where, name)
+            say_left_out(files.entries[name], "a TREC collection")
         else:
             found[kind].append(files.entries[name])
     if not any(found.values()):

@@ -87,6 +87,10 @@ def _topics(file: DataFile, mistakes: Mistakes) -> Iterator[Query]:
         yield from _from_xml(file, tag, mistakes)
     elif head.lstrip().startswith("<"):
         mistakes.add(file.where, "is markup without <top> or <topic number=...>; write each topic in one of them")
+    elif head.lstrip().startswith('{"'):
+        mistakes.add(
+            file.where, "is JSON, which no topics of TREC are; write id, tab, query, or use the layout of BEIR"
+        )
     else:
         yield from _from_lines(file, mistakes)
 

@@ -144,3 +144,22 @@ def test_a_sample_keeps_every_judged_document(pets: Path) -> None:
     assert [table.num_rows for table in small.qrels.values()] == [1, 1, 1]
     assert small.corpus.num_rows == 4 and judged < set(small.corpus.table()["doc_id"].to_pylist())
     assert read_beir(pets, max_documents=4, max_queries=1, seed=3).corpus.table() == small.corpus.table()
+
+
+def test_bytes_that_are_utf8_too_are_read_in_the_encoding_that_was_said(tmp_path: Path) -> None:
+    document = '{"_id": "007", "title": "", "text": "Ã© sings"}\n'
+    folder(tmp_path, "", QUERY, f"{HEADER}01\t007\t1\n")
+    (tmp_path / "corpus.jsonl").write_bytes(document.encode("latin-1"))
+    assert read_beir(tmp_path, encoding="latin-1").corpus.table()["text"].to_pylist() == ["Ã© sings"]
+    assert read_beir(tmp_path).corpus.table()["text"].to_pylist() == ["é sings"]
+
+
+def test_a_field_that_stands_twice_and_a_number_that_is_too_long_are_mistakes(tmp_path: Path) -> None:
+    twice, long = '{"_id": "1", "text": "a", "text": "b"}\n', f'{{"_id": {"9" * 5000}, "text": "a"}}\n'
+    folder(tmp_path, DOCUMENT + twice + long, QUERY + twice, f"{HEADER}01\t007\t1\n")
+    with pytest.raises(DataError) as error:
+        read_beir(tmp_path)
+    message = str(error.value)
+    assert "3 mistakes" in message and "corpus.jsonl, line 2: names the field 'text' twice" in message
+    assert "corpus.jsonl, line 3: not JSON that can be read" in message
+    assert "queries.jsonl, line 2: names the field 'text' twice" in message

@@ -115,3 +115,12 @@ def test_a_writer_that_breaks_leaves_nothing_and_overwrites_nothing(tmp_path: Pa
         write_examples(tmp_path, "tevatorn", {})
     with pytest.raises(DataError, match="split 'a/b' cannot be"):
         write_examples(tmp_path / "new", "tevatron", {"a/b": []})
+
+
+@pytest.mark.parametrize("name", ["flagembedding", "tevatron", "sentence-transformers"])
+def test_a_document_without_words_is_refused_or_left_out(name: str, tmp_path: Path) -> None:
+    table = pa.table([["1"], ["q"], [["a", " ", ""]], [[1.0, 0.0, 0.0]], [["7", "8", "9"]], [None]], schema=EXAMPLES)
+    with pytest.raises(DataError, match="query '1': has 2 documents without words"):
+        write_examples(tmp_path, name, {"train": [table]})
+    write_examples(tmp_path, name, {"train": [table]}, lossy=True)
+    assert read_examples(tmp_path)["documents"].to_pylist() == [["a"]]

@@ -104,3 +104,37 @@ def test_what_is_not_there_says_where_it_was_looked_for_and_how_to_get_it(hub: P
     for part in ("hf:nobody/nothing is not in", str(hub), "hf download --repo-type dataset nobody/nothing",
                  "HF_HUB_CACHE", "local snapshot folder"):  # fmt: skip
         assert part in str(error.value), part
+
+
+def by_split(folder: Path, prefix: str = "", texts: tuple[str, str] = ("a dog", "a dog")) -> Path:
+    """A collection as MTEB writes it now: documents, queries and judgements for each split on their own."""
+    yaml = ["---", "configs:"]
+    for part in ("corpus", "queries", "qrels"):
+        yaml += [f"- config_name: {prefix}{part}", "  data_files:"]
+        for split, text in zip(("dev", "test"), texts, strict=True):
+            rows = {
+                "corpus": {"id": ["007"], "title": [""], "text": [text]},
+                "queries": {"id": ["01"], "text": ["who barks"]},
+                "qrels": {"query-id": ["01"], "corpus-id": ["007"], "score": [1]},
+            }
+            (folder / f"{prefix}{part}").mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.table(rows[part]), folder / f"{prefix}{part}" / f"{split}-00000-of-00001.parquet")
+            yaml += [f"  - split: {split}", f"    path: {prefix}{part}/{split}-*"]
+    (folder / "README.md").write_text("\n".join([*yaml, "---"]))
+    return folder
+
+
+def test_a_corpus_for_each_split_may_hold_the_same_documents_and_no_others_of_their_ids(tmp_path: Path) -> None:
+    found = load_splits(str(by_split(tmp_path / "same")))
+    assert found.corpus.table().to_pylist() == [{"doc_id": "007", "title": "", "text": "a dog"}]
+    assert sorted(found.qrels) == ["dev", "test"] and found.queries.num_rows == 1
+    with pytest.raises(DataError, match=r"1 mistake\n.*document '007' had another text before: 'a cat'; ids must"):
+        load_splits(str(by_split(tmp_path / "other", texts=("a dog", "a cat"))))
+
+
+def test_a_language_is_a_configuration(tmp_path: Path) -> None:
+    folder = by_split(tmp_path / "languages", "de-")
+    assert load_splits(str(folder), config="de").collection("test").qrels.num_rows == 1
+    (folder / "README.md").write_text((folder / "README.md").read_text().replace("de-", "ar-", 1))
+    with pytest.raises(DataError, match="choose one with"):
+        load_splits(str(folder))

@@ -255,3 +255,11 @@ def test_where_a_mistake_stands_is_only_looked_for_when_it_is_shown() -> None:
     for number in range(25):
         found.row({**TRIPLE, "query": ""}, lambda number=number: asked.append(number) or "", mistakes)
     assert mistakes.count == 25 and asked == list(range(10))
+
+
+def test_a_text_before_the_query_that_has_no_known_name_is_asked_about() -> None:
+    record = {"answers": "a canary", "passages": "Canaries sing.", "query": "who sings"}
+    with pytest.raises(DataError, match="column 'answers' stands before 'query'"):
+        recognise(list(record), [record])
+    found = recognise(list(record), [record], columns={"query": "query", "positive": "passages"})
+    assert set(found.reads) >= {"query", "passages"}

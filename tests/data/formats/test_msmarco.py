@@ -156,7 +156,6 @@ def test_documents_have_an_address_a_title_and_a_body(tmp_path: Path) -> None:
         ("collection.tsv", "corpus"),
         ("queries.train.tsv", "queries"),
         ("qrels.dev.tsv", "qrels"),
-        ("top1000.dev.tsv", "run"),
         ("qidpidtriples.train.full.tsv", "triples"),
     ],
 )

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from ranker.data.catalog import load_splits
 from ranker.data.errors import DataError
 from ranker.data.files import find_files
 from ranker.data.formats.msmarco import open_msmarco
@@ -77,3 +78,33 @@ def test_folders_of_other_formats_are_not_recognised(tmp_path: Path) -> None:
         assert not recognise_msmarco(find_files(folder)), folder
     with pytest.raises(DataError, match=r"no file of MS MARCO among triples.tsv; MS MARCO holds collection.tsv or"):
         open_msmarco(find_files(pairs))
+
+
+def test_candidates_alone_hold_documents_and_queries(tmp_path: Path) -> None:
+    candidates = "3\t007\twho flies\ttabs\tare\n4\t007\twho swims\ttabs\tare\n4\t2\twho swims\t\n"
+    folder = lay(tmp_path / "m", {"top1000.dev": candidates, "qrels.dev.small.tsv": "4\t0\t2\t1\n"})
+    found = load_splits(str(folder)).collection("dev")
+    assert found.corpus.to_pylist() == [
+        {"doc_id": "007", "title": "", "text": "tabs\tare"},
+        {"doc_id": "2", "title": "", "text": ""},
+    ]
+    assert found.queries.to_pylist() == [{"query_id": "4", "text": "who swims"}]
+    assert found.run is not None and found.run["doc_id"].to_pylist() == ["007", "2"]
+    (folder / "top1000.dev").write_text(f"{candidates}6\t2\twho\n")
+    with pytest.raises(DataError, match=r"1 mistake\n.*line 4: 3 fields"):
+        load_splits(str(folder))
+    (folder / "top1000.dev").write_text(f"{candidates}5\t2\twho?\tOWLS\n")
+    with pytest.raises(DataError, match="document '2' had another text before: 'OWLS'"):
+        load_splits(str(folder))
+
+
+def test_a_table_of_offsets_is_no_document_and_what_is_left_out_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {"msmarco-docs.tsv": "D1\thttp://a\tT\tbody\n", "msmarco-docs-lookup.tsv": "D1\t0\t0\n", "README.md": "x"}
+    folder = lay(tmp_path / "m", files)
+    assert load_splits(str(folder)).corpus.table().to_pylist() == [{"doc_id": "D1", "title": "T", "text": "body"}]
+    assert "msmarco-docs-lookup.tsv: is no part of MS MARCO" in caplog.text and "README" not in caplog.text
+    (folder / "more.Z").write_bytes(b"\x1f\x9d\x90")
+    with pytest.raises(DataError, match=r"more\.Z: is packed with compress; unpack it"):
+        load_splits(str(folder))

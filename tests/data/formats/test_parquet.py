@@ -57,3 +57,13 @@ def test_bad_rows_and_unknown_columns_are_named(tmp_path: Path) -> None:
         "corpus.parquet, row 4: id 'a' was already used at",
     ):
         assert part in str(error.value), part
+
+
+def test_ids_and_queries_without_words_are_mistakes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"_id": ["7"], "text": [""]}), tmp_path / "corpus.parquet")
+    pq.write_table(pa.table({"_id": ["1", "", "3"], "text": ["?", "a", " "]}), tmp_path / "queries.parquet")
+    with pytest.raises(DataError) as error:
+        load_splits(str(tmp_path))
+    assert "2 mistakes" in str(error.value)
+    assert "queries.parquet, row 2: query_id is ''; it must not be blank" in str(error.value)
+    assert "queries.parquet, row 3: text is ' '; it must not be blank" in str(error.value)

@@ -177,3 +177,32 @@ def test_a_first_record_larger_than_the_head_is_still_seen(tmp_path: Path, monke
     monkeypatch.setattr(json_records, "_HEADS", (64, 4096))
     path = jsonl(tmp_path / "train.jsonl", [{"query": "q", "pos": ["a" * 500]}])
     assert read_examples(path)["documents"].to_pylist() == [["a" * 500]]
+
+
+def test_a_list_as_pandas_writes_it_is_refused_and_one_in_json_is_read_in_any_column(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("query,pos,neg\nq,[1] sings,\"['owls', 'dogs']\"\n")
+    with pytest.raises(DataError, match=r"line 2: \"neg\" is .*, which is no list in JSON; write lists as"):
+        read_examples(path)
+    path.write_text('query,positive,negative\nq,[1] sings,"[""owls"", ""dogs""]"\n')
+    assert read_examples(path)["documents"].to_pylist() == [["[1] sings", "owls", "dogs"]]
+
+
+def test_queries_in_csv_may_be_years(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("query,positive\n2019,007\n1984,1e5\n")
+    assert read_examples(path).select(["query", "documents"]).to_pylist() == [
+        {"query": "2019", "documents": ["007"]},
+        {"query": "1984", "documents": ["1e5"]},
+    ]
+
+
+def test_ndjson_is_jsonl_and_what_is_no_record_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    jsonl(tmp_path / "train.ndjson", [{"query": "q", "pos": ["p"]}])
+    (tmp_path / "more.txt").write_text("q\tp\n")
+    (tmp_path / "README.md").write_text("what it is")
+    assert read_examples(tmp_path)["documents"].to_pylist() == [["p"]]
+    assert "more.txt: is no part of training examples" in caplog.text and "README" not in caplog.text
+    (tmp_path / "dev.jsonl.xz").write_bytes(b"\xfd7zXZ\x00")
+    with pytest.raises(DataError, match=r"dev\.jsonl\.xz: is packed with xz; unpack it"):
+        read_examples(tmp_path)

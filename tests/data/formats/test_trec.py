@@ -90,3 +90,11 @@ def test_an_empty_file_is_an_empty_table(tmp_path: Path) -> None:
 )
 def test_the_split_is_in_the_name(name: str, split: str) -> None:
     assert split_of(name) == split
+
+
+@pytest.mark.parametrize("relevance", ["1_0", "٣", "0.5", "nan"])
+def test_what_only_python_takes_for_a_whole_number_is_none(relevance: str, tmp_path: Path) -> None:
+    path = tmp_path / "qrels.txt"
+    path.write_text(f"1 0 d1 {relevance}\n", "utf-8")
+    with pytest.raises(DataError, match=f"line 1: relevance '{relevance}' is no whole number"):
+        read_trec_qrels(path)

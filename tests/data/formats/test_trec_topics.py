@@ -113,3 +113,11 @@ def test_every_broken_topic_is_named_with_its_line(tmp_path: Path) -> None:
         assert any(part in line for line in mistakes.found), part
     assert "no tab and no colon in 'birds'" in topics(tmp_path / "topics", "birds\n")[1].found[0]
     assert "is markup without <top> or <topic" in topics(tmp_path / "topics", "<parameters/>")[1].found[0]
+
+
+def test_json_is_no_line_with_a_colon(tmp_path: Path) -> None:
+    path = tmp_path / "topics.txt"
+    path.write_text('{"_id": "1", "text": "who sings"}\n')
+    mistakes = Mistakes("here")
+    assert read_topics([DataFile(path.name, str(path))], mistakes).num_rows == 0
+    assert "is JSON" in mistakes.found[0]
