@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 
 from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
+from ranker.config import parse_overrides
 
 app = typer.Typer(help="Look through, convert and list collections.", no_args_is_help=True)
 
@@ -117,22 +117,9 @@ def named_options(assignments: Iterable[str] | None, **given: Any) -> dict[str, 
     """``["max_triples=1000"]`` -> ``{"max_triples": 1000}``, read as YAML; and those ``given`` that are not None.
 
     Raises:
-        DataError: naming every assignment that is none.
+        ConfigError: naming every assignment that is none.
     """
-    from ranker.data.errors import DataError
-
-    options, problems = {}, []
-    for assignment in assignments or ():
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            problems.append(f"--option {assignment!r}: write it as key=value")
-            continue
-        try:
-            options[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            problems.append(f"--option {assignment!r}: the value is not YAML: {error}")
-    if problems:
-        raise DataError("\n".join(problems))
+    options = parse_overrides(assignments or (), "--option")
     return {**options, **{key: value for key, value in given.items() if value is not None}}
 
 

@@ -93,8 +93,11 @@ def load_experiment(path: str | Path, overrides: Iterable[str] | Mapping[str, An
     return _validate(plain, str(file), problems)
 
 
-def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+def parse_overrides(assignments: Iterable[str], flag: str = "--set") -> dict[str, Any]:
     """``["train.lora.r=8"]`` -> ``{"train.lora.r": 8}``; the value is read as YAML, so 1e-5 and null work.
+
+    Args:
+        flag: what an error message calls the option that they were given to.
 
     Raises:
         ConfigError: naming every assignment without ``=`` or with a value that is not YAML.
@@ -103,12 +106,12 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
-            problems.append(f"--set {assignment!r}: write it as section.field=value")
+            problems.append(f"{flag} {assignment!r}: write it as name=value")
             continue
         try:
             parsed[path.strip()] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            problems.append(f"--set {assignment!r}: the value is not YAML: {error}")
+            problems.append(f"{flag} {assignment!r}: the value is not YAML: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
     return parsed

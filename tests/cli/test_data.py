@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from ranker.cli import app
 from ranker.cli.data import matching_ids, named_options
 from ranker.cli.inspection import print_inspection, readable_bytes
+from ranker.config import ConfigError
 from ranker.data.catalog import DATASETS, load_splits
-from ranker.data.errors import DataError
 from ranker.data.inspection.report import inspect_source
 from ranker.data.paths import open_path
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_inspected_is_one_message(pets: Path, tmp_path: Path) -> 
     for arguments, said in (
         ([str(pets), "--format", "bier"], "did you mean 'beir'"),
         ([str(pets), "--option", "encodin=latin-1"], "encodin: unknown option; did you mean 'encoding'"),
-        ([str(pets), "--option", "encoding"], "--option 'encoding': write it as key=value"),
+        ([str(pets), "--option", "encoding"], "--option 'encoding': write it as name=value"),
         ([str(pets), "--option", "max_documents=3"], "max_documents: inspect looks through all of"),
         ([str(tmp_path / "nowhere")], "no such file, folder or zip"),
         (["qora"], "did you mean 'quora'"),
@@ -193,7 +193,7 @@ def test_options_are_read_as_yaml() -> None:
     assert named_options(given, encoding="latin-1", format=None) == {
         "max_triples": 10, "columns": {"query": "question"}, "revision": "007", "path": "/a=b", "encoding": "latin-1",
     }  # fmt: skip
-    with pytest.raises(DataError, match=r"--option 'x': write it as key=value\n--option '=3'") as error:
+    with pytest.raises(ConfigError, match=r"--option 'x': write it as name=value\n--option '=3'") as error:
         named_options(["x", "=3", "y={"])
     assert "--option 'y={': the value is not YAML" in str(error.value)
 
