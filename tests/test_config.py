@@ -49,7 +49,7 @@ def test_set_options_are_yaml() -> None:
         "mine.range_max": 30,
     }
     assert Experiment().with_overrides({"train.learning_rate": "1e-5"}).train.learning_rate == 1e-5
-    with pytest.raises(ConfigError, match="--set 'train.epochs': write it as name=value"):
+    with pytest.raises(ConfigError, match=r"--set 'train\.epochs': write it as name=value"):
         parse_overrides(["train.epochs"])
 
 
