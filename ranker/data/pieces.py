@@ -1,13 +1,15 @@
 """What one task reads of a source: a piece gives tables, a block at a time, and can be sent to another process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ranker.data.errors import Mistakes
+from ranker.data import files
+from ranker.data.errors import DataError, Mistakes
 from ranker.data.files import WHOLE, DataFile, Line, Span
+from ranker.schemas import SchemaError
 
 Row = tuple[Any, ...]
 # A line, and where to note what is wrong with it, to a row of the piece's type. None: it gives no row.
@@ -97,6 +99,45 @@ def line_pieces(
 ) -> list[LinePiece]:
     """A file as pieces that can be read in parallel; one where it is packed."""
     return [LinePiece(file, schema, parse, span, parse_block, skip_header) for span in file.spans()]
+
+
+@dataclass(frozen=True)
+class ChainPiece:
+    """Several small pieces that are read one after another into the same parts."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all."""
+        return sum(piece.num_bytes for piece in self.pieces)
+
+    def tables(self, mistakes: Mistakes) -> Iterator[pa.Table]:
+        """Their tables; what one cannot be read for is a mistake, and the next is read."""
+        for piece in self.pieces:
+            try:
+                yield from piece.tables(mistakes)
+            except (DataError, SchemaError) as error:
+                mistakes.add("", str(error))
+
+    def places(self, doc_ids: set[str]) -> Iterator[tuple[str, str]]:
+        """Of all."""
+        for piece in self.pieces:
+            yield from piece.places(doc_ids)
+
+
+def gathered(pieces: Sequence[Piece], size: int | None = None) -> list[Piece]:
+    """The same rows in fewer pieces, of about ``size`` bytes (None: SPAN_BYTES): some sets have a file a document."""
+    limit = files.SPAN_BYTES if size is None else size
+    groups: list[list[Piece]] = []
+    room = 0
+    for piece in pieces:
+        if piece.num_bytes > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(piece)
+        room -= piece.num_bytes
+    return [group[0] if len(group) == 1 else ChainPiece(tuple(group)) for group in groups]
 
 
 def tables_of(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -29,7 +29,7 @@ from ranker.data.parts import (
     repeated_ids,
     write_piece,
 )
-from ranker.data.pieces import Piece
+from ranker.data.pieces import Piece, gathered
 from ranker.data.sample import sample_documents, sample_judgements
 from ranker.data.source import ExampleSource, Source
 from ranker.data.splits import Splits
@@ -88,7 +88,7 @@ def store_source(
     if not mistakes.count:
         nothing = CORPUS.empty_table()
         check(Splits(source.name, TableCorpus(nothing), queries, qrels, run, triples, source.relevance_levels))
-    reports = write_pieces(source.corpus, work / "pieces", CORPUS, mistakes, ray, hashed=True)
+    reports = write_pieces(gathered(source.corpus), work / "pieces", CORPUS, mistakes, ray, hashed=True)
     if source.corpus and not mistakes.count and not sum(report.rows for report in reports):
         mistakes.add(source.corpus_name, "holds no document; write one a line, or name another file")
     parts = [part for report in reports for part in report.parts]
@@ -151,7 +151,7 @@ def _as_source(source: ExampleSource, work: Path, mistakes: Mistakes, ray: RayCo
     parts: dict[str, list[Path]] = {}
     rows = 0
     for split, pieces in source.examples.items():
-        reports = write_pieces(pieces, work / "examples" / split, EXAMPLES, mistakes, ray)
+        reports = write_pieces(gathered(pieces), work / "examples" / split, EXAMPLES, mistakes, ray)
         parts[split] = [part for report in reports for part in report.parts]
         rows += sum(report.rows for report in reports)
     if not rows and not mistakes.count:

@@ -283,3 +283,22 @@ def test_what_is_asked_of_the_splits_is_checked_before_the_documents_are_read(tm
     with pytest.raises(DataError, match=r"no split of \['test'\] will do"):
         store_source(open_path(beir(tmp_path / "in", numbered(3))), tmp_path / "work", check=refuse)
     assert not (tmp_path / "work" / "pieces").exists()
+
+
+def test_a_file_a_document_does_not_become_a_part_a_document(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(300):
+        text = f"<DOC>\n<DOCNO> d{number:03d} </DOCNO>\n<TEXT>\ntext {number}\n</TEXT>\n</DOC>\n"
+        (tmp_path / "in" / f"{number:03d}.sgml").write_text(text)
+    (tmp_path / "in" / "150.sgml").write_bytes(b"<DOC>\n<DOCNO>150</DOCNO>\ncaf\xe9\n</DOC>\n")
+    (tmp_path / "in" / "200.sgml").write_text("<DOC>\n<TEXT>\nno id\n</TEXT>\n</DOC>\n")
+    with pytest.raises(DataError) as error:
+        store_source(open_path(tmp_path / "in", format="trec"), tmp_path / "work")
+    assert "150.sgml, line 3: not UTF-8" in str(error.value) and "200.sgml, line 1: <DOC> without an id" in str(
+        error.value
+    )
+    for number in (150, 200):
+        (tmp_path / "in" / f"{number}.sgml").unlink()
+    corpus = store_source(open_path(tmp_path / "in", format="trec"), tmp_path / "work").corpus
+    assert isinstance(corpus, StoredCorpus) and len(corpus.parts) == 1 and corpus.num_rows == 298
+    assert corpus.table()["doc_id"].to_pylist()[149:151] == ["d149", "d151"]
