@@ -138,3 +138,39 @@ def test_a_language_is_a_configuration(tmp_path: Path) -> None:
     (folder / "README.md").write_text((folder / "README.md").read_text().replace("de-", "ar-", 1))
     with pytest.raises(DataError, match="choose one with"):
         load_splits(str(folder))
+
+
+def test_a_snapshot_that_was_cut_off_names_the_files_that_are_missing(tmp_path: Path, hub: Path) -> None:
+    made = examples(tmp_path / "pairs", "pair")
+    (made / "pair" / "train-00000-of-00001.parquet").rename(made / "pair" / "train-00001-of-00003.parquet")
+    with pytest.raises(DataError) as error:
+        load_splits(str(made))
+    assert "2 files of the set are missing: pair/train-00000-of-00003.parquet, pair/train-00002-of-00003" in str(
+        error.value
+    )
+    cached(hub, "some/pairs", made)
+    with pytest.raises(DataError, match=r"hf download --repo-type dataset some/pairs"):
+        load_splits("hf:some/pairs")
+
+
+def test_a_train_split_with_grades_stays_one_and_a_list_of_relevant_documents_is_for_measuring(tmp_path: Path) -> None:
+    for name, columns in (("graded", {"score": [1]}), ("nano", {})):
+        made = collection(tmp_path / name)
+        (made / "data" / "test-00000-of-00001.parquet").unlink()
+        table = pa.table({"query-id": ["01"], "corpus-id": ["007"], **columns})
+        pq.write_table(table, made / "data" / "train-00000-of-00001.parquet")
+        readme = (made / "README.md").read_text()
+        readme = readme.replace("split: test\n    path: data/test-*", "split: train\n    path: data/train-*")
+        (made / "README.md").write_text(readme)
+    assert list(load_splits(str(tmp_path / "graded")).qrels) == ["train"]
+    assert list(load_splits(str(tmp_path / "nano")).qrels) == ["test"]
+
+
+def test_the_encoding_of_a_snapshot_may_be_said(tmp_path: Path) -> None:
+    made = collection(tmp_path / "made")
+    corpus = made / "corpus" / "train-00000-of-00001.jsonl"
+    corpus.write_bytes(corpus.read_text().replace("a cat", "un café").encode("latin-1"))
+    with pytest.raises(DataError, match="encoding=latin-1"):
+        load_splits(str(made))
+    found = load_splits(str(made), encoding="latin-1").corpus.table()
+    assert found["text"].to_pylist() == ["a dog", "un café"]
