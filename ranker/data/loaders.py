@@ -86,7 +86,8 @@ class QuoraDataLoader(DataLoader):
     """Quora duplicate questions: as BEIR cut them (dev and test), or the labelled pairs that Quora published.
 
     Args:
-        path: a copy in any known format. form: ``retrieval`` or ``pairs``; a copy tells by itself.
+        path: a copy in any known format. form: ``retrieval`` or ``pairs``.
+            None: what the copy is; fetched, retrieval.
         max_documents, max_queries, allow_missing, seed: see MSMARCODataLoader.
     """
 
@@ -94,7 +95,7 @@ class QuoraDataLoader(DataLoader):
         self,
         path: str | None = None,
         *,
-        form: Literal["retrieval", "pairs"] = "retrieval",
+        form: Literal["retrieval", "pairs"] | None = None,
         max_documents: int | None = None,
         max_queries: int | None = None,
         allow_missing: bool | None = None,

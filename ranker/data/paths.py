@@ -47,7 +47,8 @@ def open_path(
         DataError: where there is nothing, or nothing that a format knows.
     """
     files = unwrapped(find_files(Path(path).expanduser().absolute()).read_as(encoding, on_invalid), format)
-    if format is None and {"layout", "columns"} & options.keys() and not known_formats()["hub"].recognise(files):
+    recognised = any(entry.recognise(files) for entry in known_formats().values())
+    if format is None and {"layout", "columns"} & options.keys() and not recognised:
         # Columns of other names are recognised when they are renamed, which every format of examples does.
         format = options["layout"] if options.get("layout") in _HOMES else "sentence-transformers"
     name, entry = chosen_format(files, format)

@@ -124,3 +124,14 @@ def test_importing_the_rooms_loads_nothing_heavy() -> None:
         "assert not {'torch', 'ray', 'faiss', 'transformers', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_copy_of_quora_tells_its_form_by_itself(tmp_path: Path) -> None:
+    rows = [f"{n}\t{2 * n}\t{2 * n + 1}\tquestion {n}\tother {n}\t{n % 2}\n" for n in range(40)]
+    path = tmp_path / "quora_duplicate_questions.tsv"
+    path.write_text("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n" + "".join(rows))
+    train, val, test = QuoraDataLoader(str(path)).load_and_split()
+    assert (train.queries.num_rows, val.queries.num_rows, test.queries.num_rows) == (32, 4, 4)
+    assert train.documents.lookup(["1"])["text"].to_pylist() == ["other 0"]
+    with pytest.raises(DataError, match="holds the form 'pairs', not 'retrieval'"):
+        QuoraDataLoader(str(path), form="retrieval").load_and_split()

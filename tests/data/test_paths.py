@@ -42,3 +42,32 @@ def test_one_file_that_nothing_recognises_says_why(name: str, content: str, reas
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=rf"no known format in {name} \(.*{reason}"):
         open_path(tmp_path / name)
+
+
+def test_an_option_that_the_format_of_the_files_has_no_place_for_is_refused(pets: Path) -> None:
+    with pytest.raises(DataError, match=r"is in the format beir, which has no options; leave columns out"):
+        load_splits(str(pets), columns={"query": "question"})
+    with pytest.raises(DataError, match=r"is in the format beir, .* leave max_triples out"):
+        load_splits("msmarco", path=str(pets), max_triples=7)
+
+
+def test_what_is_known_of_a_data_set_is_known_of_its_copy(pets: Path) -> None:
+    assert load_splits("trec-dl-2020", path=str(pets)).collection("test").relevance_level == 2
+    assert load_splits("msmarco", path=str(pets)).collection("test").relevance_level == 2, "its test is graded"
+    assert load_splits("beir/scifact", path=str(pets)).collection("test").relevance_level == 1
+    with pytest.raises(DataError, match="holds the form 'retrieval', not 'pairs'"):
+        load_splits("quora", path=str(pets), form="pairs")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"allow_missing": "false"}, "allow_missing: Input should be a valid boolean, not 'false'"),
+        ({"max_documents": "10"}, "max_documents: Input should be a valid integer, not '10'"),
+        ({"max_queries": -1}, "max_queries -1 must be at least 1"),
+        ({"encoding": 8}, "encoding: Input should be a valid string, not 8"),
+    ],
+)
+def test_values_are_checked_before_anything_is_read(options: dict[str, object], said: str, pets: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        load_splits(str(pets), **options)

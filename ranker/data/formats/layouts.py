@@ -9,6 +9,7 @@ Nothing here knows of files: a record is a line of JSON, a row of Parquet, of a 
 - Quora duplicate questions: https://quoradata.quora.com/First-Quora-Dataset-Release-Question-Pairs
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from ranker.data.formats.column_roles import LABELS, is_role
 from ranker.data.formats.record_fields import TEXT, Fields, Place
 from ranker.data.pieces import Row
 from ranker.registry import nearest
+
+log = logging.getLogger(__name__)
 
 # What a record of Tevatron holds when its documents lie in a corpus of their own.
 ID_LISTS = ("positive_document_ids", "negative_document_ids")
@@ -143,6 +146,10 @@ def _are_objects(value: Any) -> bool:
 
 
 def _quora(fields: Fields) -> Row | None:
+    blank = [name for name in ("question1", "question2") if not str(fields.value(name) or "").strip()]
+    if blank:  # as published a few pairs lack one of their questions: nobody can mend them
+        log.warning("%s: %s is empty; the pair is left out", fields.place(), " and ".join(blank))
+        return None
     return fields.example(
         "question1",
         [fields.text("question2")],

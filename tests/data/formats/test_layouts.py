@@ -128,6 +128,16 @@ def test_quora() -> None:
     assert row_of(record) == group(["a"], [1], query_id="01", doc_ids=["02"])
 
 
+def test_the_few_pairs_that_quora_published_without_a_question_are_left_out_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = {"id": "0", "qid1": "01", "qid2": "02", "question1": "who sings", "question2": "", "is_duplicate": 0.0}
+    mistakes = Mistakes("file")
+    layout = recognise(list(record), [record])
+    assert layout.row(record, lambda: "quora.tsv, line 7", mistakes) is None and not mistakes.count
+    assert "quora.tsv, line 7: question2 is empty; the pair is left out" in caplog.text
+
+
 def test_a_stored_example_reads_back_exactly() -> None:
     table = pa.table([["01"], ["q"], [["a", "b"]], [[0.1, 2]], [["7", "07"]], [[None, -3.25]]], schema=EXAMPLES)
     record = table.to_pylist()[0]
