@@ -132,7 +132,7 @@ def gathered(pieces: Sequence[Piece], size: int | None = None) -> list[Piece]:
     groups: list[list[Piece]] = []
     room = 0
     for piece in pieces:
-        if piece.num_bytes > room:
+        if not groups or piece.num_bytes > room:
             groups.append([])
             room = limit
         groups[-1].append(piece)
