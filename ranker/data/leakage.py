@@ -13,7 +13,7 @@ from ranker.schemas import Corpus, document_texts
 
 def shared_documents(data: Splits) -> dict[str, int]:
     """``{"train/test": n}``: documents that are relevant in both splits; pairs that share none are left out."""
-    return _shared({split: relevant_ids(data, split) for split in data.qrels})
+    return _shared({split: data.relevant_ids(split) for split in data.qrels})
 
 
 def shared_queries(data: Splits) -> dict[str, int]:
@@ -23,13 +23,6 @@ def shared_queries(data: Splits) -> dict[str, int]:
         asked = data.queries.filter(pc.is_in(data.queries["query_id"], table["query_id"].unique()))
         texts[split] = folded(asked["text"]).unique()
     return _shared(texts)
-
-
-def relevant_ids(data: Splits, split: str) -> pa.Array:
-    """doc_ids that are relevant to a query of the split."""
-    table = data.qrels[split]
-    level = data.relevance_levels.get(split, 1)
-    return table.filter(pc.greater_equal(table["relevance"], level))["doc_id"].unique()
 
 
 def with_copies(corpus: Corpus, doc_ids: pa.Array) -> pa.Array:

@@ -88,16 +88,15 @@ class Splits:
             reserved=self._reserved(split),
         )
 
+    def relevant_ids(self, split: str) -> pa.Array:
+        """doc_ids that are relevant to a query of the split."""
+        table, level = self.qrels[split], self.relevance_levels.get(split, 1)
+        return table.filter(pc.greater_equal(table["relevance"], level))["doc_id"].unique()
+
     def _reserved(self, split: str) -> pa.Array | None:
         """What training on ``split`` must not see; only for a train split."""
-        others = [
-            table.filter(pc.greater_equal(table["relevance"], self.relevance_levels.get(name, 1)))["doc_id"]
-            for name, table in self.qrels.items()
-            if name != split
-        ]
-        if split != "train" or not others:
-            return None
-        return pa.chunked_array([chunk for column in others for chunk in column.chunks], pa.string()).unique()
+        others = [self.relevant_ids(name) for name in self.qrels if name != split]
+        return pa.chunked_array(others, pa.string()).unique() if split == "train" and others else None
 
 
 def _unless_empty(table: pa.Table | None) -> pa.Table | None:

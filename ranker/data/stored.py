@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ranker.data.parts import write_table
+from ranker.data.parts import PART_ROWS, write_table
 from ranker.data.splits import Splits
 from ranker.manifest import write_json
 from ranker.schemas import (
@@ -27,7 +27,6 @@ from ranker.schemas import (
     require,
 )
 
-DOCUMENTS_A_PART = 50_000
 ABOUT = "collection.json"
 
 
@@ -35,8 +34,8 @@ def save_collection(folder: Path, corpus: pa.Table, queries: pa.Table, qrels_by_
     """Write CORPUS, QUERIES and QRELS by split, as every later stage reads them."""
     documents = TableCorpus(corpus).table().select(CORPUS.names)
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
-    for part, start in enumerate(range(0, max(documents.num_rows, 1), DOCUMENTS_A_PART)):
-        write_table(documents.slice(start, DOCUMENTS_A_PART), folder / "corpus" / f"part-{part:05d}.parquet")
+    for part, start in enumerate(range(0, max(documents.num_rows, 1), PART_ROWS)):
+        write_table(documents.slice(start, PART_ROWS), folder / "corpus" / f"part-{part:05d}.parquet")
     stored = Splits(folder.name, StoredCorpus(folder / "corpus"), queries, qrels_by_split)
     save_beside_corpus(folder, stored)
 

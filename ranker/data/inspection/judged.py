@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker.data.inspection.copies import Some, some_of
-from ranker.data.leakage import relevant_ids
 from ranker.data.splits import Splits
 from ranker.schemas import StoredCorpus
 
@@ -210,4 +209,4 @@ def unjudged_queries(data: Splits) -> Some:
 
 def all_relevant_ids(data: Splits) -> pa.Array:
     """doc_ids that are relevant in some split, each once."""
-    return unique_ids(pa.chunked_array([relevant_ids(data, split)], pa.string()) for split in data.qrels)
+    return unique_ids(pa.chunked_array([data.relevant_ids(split)], pa.string()) for split in data.qrels)

@@ -7,7 +7,7 @@ from itertools import combinations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ranker.data.leakage import relevant_ids, shared_documents, shared_queries
+from ranker.data.leakage import shared_documents, shared_queries
 from ranker.data.splits import Splits
 
 
@@ -58,7 +58,7 @@ def _pairs(splits: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _digests(data: Splits, split: str, texts: pa.Table) -> pa.Array:
-    return texts.filter(pc.is_in(texts["doc_id"], relevant_ids(data, split)))["digest"].unique()
+    return texts.filter(pc.is_in(texts["doc_id"], data.relevant_ids(split)))["digest"].unique()
 
 
 def _num_shared(one: pa.Array, other: pa.Array) -> int:
