@@ -22,11 +22,13 @@ LAYERS = [
 RAY_MAY_STAND_IN = (
     "session.py",
     "data/",
+    "retrieval/embed.py",
     "retrieval/index.py",
     "retrieval/search.py",
     "training/trainer.py",
     "training/worker.py",
     "training/mining.py",
+    "training/teacher.py",
     "tuning/",
     "evaluation/",
     "serving/",

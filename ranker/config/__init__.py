@@ -9,7 +9,7 @@ from ranker.config.experiment import (
     load_experiment,
     parse_overrides,
 )
-from ranker.config.retrieval import DataConfig, IndexConfig, MineConfig
+from ranker.config.retrieval import DataConfig, IndexConfig, MineConfig, TeacherConfig
 from ranker.config.scoring import EvaluateConfig, ExportConfig, RayConfig, ScoringConfig, ServeConfig
 from ranker.config.section import Precision, Section, local
 from ranker.config.training import DeepSpeedConfig, LoraConfig, TrainConfig, TuneConfig
@@ -31,6 +31,7 @@ __all__ = [
     "Section",
     "ServeConfig",
     "Stage",
+    "TeacherConfig",
     "TrainConfig",
     "TuneConfig",
     "known_paths",

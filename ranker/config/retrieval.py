@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ranker.config.scoring import ScoringConfig
 from ranker.config.section import Positive, Precision, Section, Share, local
 
 
@@ -42,15 +43,36 @@ class IndexConfig(Section):
     precision: Precision = "auto"
     """Arithmetic of the encoder. auto: the fastest that the device does well."""
     shard_size: Positive = 50_000
-    """Documents a shard of embeddings and of the index."""
+    """Documents a shard of the index."""
     num_workers: Positive = local(2)
     """Encoder actors."""
     cpus_per_worker: float = local(1.0, gt=0)
     """Cores an actor."""
     gpus_per_worker: float = local(0.0, ge=0)
     """GPUs an actor; a fraction shares one."""
+    embeddings_dir: str | None = local(None)
+    """Folder of the embeddings. None: `embeddings` in the experiment's folder."""
     output_dir: str | None = local(None)
     """Folder of this stage. None: `index`."""
+
+
+class TeacherConfig(Section):
+    """A cross-encoder that reads the candidates again: it finds right answers that nobody has judged."""
+
+    model: str | None = None
+    """Reranker: a model folder, a hub id or an exported folder. None: no teacher."""
+    action: Literal["drop", "relabel", "score"] = "drop"
+    """What happens to a candidate above `max_score` or a margin, which are then read against the teacher's
+    probabilities: drop leaves it out, relabel makes it a positive. score: the filters read the bi-encoder's
+    similarities, and the teacher only scores what was chosen."""
+    scoring: ScoringConfig = ScoringConfig()
+    """Engine, precision and length."""
+    num_workers: Positive = local(2)
+    """Scoring actors."""
+    cpus_per_worker: float = local(1.0, gt=0)
+    """Cores an actor."""
+    gpus_per_worker: float = local(0.0, ge=0)
+    """GPUs an actor; a fraction shares one."""
 
 
 class MineConfig(Section):
@@ -58,12 +80,17 @@ class MineConfig(Section):
 
     num_negatives: Positive = 7
     """Negatives a query."""
-    num_candidates: Positive = 100
-    """Neighbours looked at a query."""
+    candidates: tuple[str, ...] = ("index",)
+    """Where candidates come from: `index`, `bm25`, or the path of a TREC run. Several take turns, rank by rank; scores
+    are the bi-encoder's similarities whatever the source."""
+    num_candidates: Positive | None = None
+    """Neighbours looked at a query. None: as many as the filters need, see `range_max`."""
     range_min: int = Field(0, ge=0)
     """Skip this many best neighbours."""
     range_max: Positive | None = None
-    """Look no further than this rank. None: all candidates."""
+    """Look no further than this rank, positives and copies of texts not counted. None: all candidates; where
+    `num_candidates` is None too, sentence-transformers' own depth: `range_min` + ten times `num_negatives` (once, where
+    no filter may drop any) + the positives of the query that has most."""
     max_score: float | None = None
     """Drop neighbours above this similarity."""
     min_score: float | None = None
@@ -72,6 +99,10 @@ class MineConfig(Section):
     """Drop neighbours closer to the positive's similarity than this."""
     relative_margin: float | None = Field(0.05, ge=0, lt=1)
     """Drop neighbours above (1 - this) of the positive's similarity (NV-Retriever, arXiv:2407.15831)."""
+    near_duplicates: float | None = Field(0.8, gt=0, le=1)
+    """Drop neighbours whose text is as like as this to a positive's: the share of common word trigrams (Jaccard),
+    estimated by min-hashes. None: only equal texts."""
+    teacher: TeacherConfig = TeacherConfig()
     sampling_strategy: Literal["top", "random"] = "top"
     """Which of the remaining neighbours: the best, or a seeded sample."""
     random_ratio: Share = 0.0
@@ -89,6 +120,18 @@ class MineConfig(Section):
     def _ranges(self) -> "MineConfig":
         if self.range_max is not None and self.range_max <= self.range_min:
             raise ValueError(f"range_max {self.range_max} must be above range_min {self.range_min}")
-        if self.range_min >= self.num_candidates:
+        if self.num_candidates is not None and self.range_min >= self.num_candidates:
             raise ValueError(f"range_min {self.range_min} must be below num_candidates {self.num_candidates}")
+        if not self.candidates or len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"candidates {list(self.candidates)} must name one source or several different ones")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_has_a_threshold(self) -> "MineConfig":
+        asked = self.teacher.model is not None and self.teacher.action != "score"
+        if asked and self.max_score is None and self.absolute_margin is None and self.relative_margin is None:
+            raise ValueError(
+                f"teacher.action {self.teacher.action!r} needs max_score, absolute_margin or relative_margin, which "
+                "say what the teacher takes for relevant; or set teacher.action to score"
+            )
         return self

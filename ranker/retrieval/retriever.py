@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ranker.retrieval.encoder import Encoder
-from ranker.retrieval.shards import IndexInfo, merge_shards, shard_folder
+from ranker.retrieval.shards import IndexInfo, merge_shards, search_store, shard_folder
 from ranker.retrieval.stores import STORES, FaissStore
 
 
@@ -38,7 +38,7 @@ class Retriever:
     def retrieve(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
         """For each query the best ``k`` (doc_id, cosine), best first; all documents when there are fewer."""
         vectors = self.encoder.encode_queries(queries)
-        found = [store.search_keys(vectors, k) for store in self._stores]
+        found = [search_store(store, vectors, k) for store in self._stores]
         shifted = [
             np.where(keys < 0, -1, keys + first) for (keys, _), first in zip(found, self.info.offsets, strict=True)
         ]

@@ -1,20 +1,32 @@
 """Search an index folder on Ray: every shard on its own, then one exact merge."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 
-from ranker.retrieval.shards import IndexInfo, Vectors, merge_shards, name_found, search_shard, search_vectors
+from ranker.retrieval.shards import (
+    IndexInfo,
+    Keys,
+    Vectors,
+    merge_shards,
+    name_keys,
+    search_shard,
+    search_vectors,
+)
 from ranker.schemas import QUERIES, RUN, require
 
-__all__ = ["encode_queries", "merge_shards", "search_encoded", "search_index", "search_vectors"]
+__all__ = ["encode_queries", "merge_shards", "search_index", "search_keys", "search_vectors"]
 
 log = logging.getLogger(__name__)
 
-# Queries searched at once: bounds the memory of a search, (this x k) scores a shard.
+# Queries searched at once, and shards whose lists wait to be merged: both bound the memory of a search.
 QUERY_BLOCK = 4096
+SHARDS_AT_ONCE = 16
 
 
 def search_index(folder: Path, query_table: pa.Table, k: int, *, batch_size: int = 64) -> pa.Table:
@@ -26,7 +38,16 @@ def search_index(folder: Path, query_table: pa.Table, k: int, *, batch_size: int
     Raises:
         ranker.manifest.StageError: where the index is not finished. SchemaError: on another table.
     """
-    return search_encoded(folder, query_table, encode_queries(folder, query_table, batch_size=batch_size), k)
+    query_ids = require(query_table, QUERIES, "queries")["query_id"].to_pylist()
+    vectors = encode_queries(folder, query_table, batch_size=batch_size)
+    info = IndexInfo.read(folder)
+    log.info("searching %d documents in %d shards for %d queries", info.num_documents, len(info.shards), len(vectors))
+    tables = [RUN.empty_table()]
+    for start in range(0, len(vectors), QUERY_BLOCK):
+        keys, scores = search_keys(folder, vectors[start : start + QUERY_BLOCK], k)
+        ids = name_keys(folder, info, keys)
+        tables.append(_as_run(query_ids[start : start + QUERY_BLOCK], ids, scores.tolist()))
+    return pa.concat_tables(tables)
 
 
 def encode_queries(folder: Path, query_table: pa.Table, *, batch_size: int = 64) -> Vectors:
@@ -38,25 +59,31 @@ def encode_queries(folder: Path, query_table: pa.Table, *, batch_size: int = 64)
     return encoder.encode_queries(queries["text"].to_pylist())
 
 
-def search_encoded(folder: Path, query_table: pa.Table, vectors: Vectors, k: int) -> pa.Table:
-    """:func:`search_index` for queries whose vectors (q, d) are there already."""
-    query_ids, info = require(query_table, QUERIES, "queries")["query_id"].to_pylist(), IndexInfo.read(folder)
-    log.info("searching %d documents in %d shards for %d queries", sum(info.shards), len(info.shards), len(vectors))
-    tables = []
-    for start in range(0, max(len(vectors), 1), QUERY_BLOCK):
-        ids, scores = _search_block(folder, info, vectors[start : start + QUERY_BLOCK], k)
-        tables.append(_as_run(query_ids[start : start + QUERY_BLOCK], ids, scores))
-    return pa.concat_tables(tables)
+def search_keys(folder: Path, vectors: Vectors, k: int) -> tuple[Keys, Vectors]:
+    """Positions in the corpus and scores (q, min(k, documents)) of the nearest documents, best first.
 
-
-def _search_block(folder: Path, info: IndexInfo, vectors: Vectors, k: int) -> tuple[list[list[str]], list[list[float]]]:
-    shards = range(len(info.shards))
-    if len(shards) == 1 or not ray.is_initialized():
+    -1 and -inf where an approximate index finds fewer. A task that is lost with its node runs again.
+    """
+    info = IndexInfo.read(folder)
+    k = min(k, info.num_documents)
+    if len(info.shards) == 1 or not ray.is_initialized():
         return search_vectors(folder, vectors, k)
-    remote = ray.remote(num_cpus=1)(search_shard)
-    shared = ray.put(vectors)
-    found = ray.get([remote.remote(folder, info.store, shard, shared, k) for shard in shards])
-    return name_found(found, info, k)
+    best: tuple[Keys, Vectors] | None = None
+    for found in _found_by_shards(folder, info, vectors, k):
+        lists = [best, *found] if best else found
+        best = merge_shards([keys for keys, _ in lists], [scores for _, scores in lists], k)
+    if best is None:
+        raise AssertionError(info)
+    return best
+
+
+def _found_by_shards(folder: Path, info: IndexInfo, vectors: Vectors, k: int) -> Iterator[list[tuple[Keys, Vectors]]]:
+    remote: Any = ray.remote(num_cpus=1)(search_shard)
+    shared = ray.put(np.ascontiguousarray(vectors))
+    shards = list(range(len(info.shards)))
+    for start in range(0, len(shards), SHARDS_AT_ONCE):
+        some = shards[start : start + SHARDS_AT_ONCE]
+        yield ray.get([remote.remote(folder, info, shard, shared, k) for shard in some])
 
 
 def _as_run(query_ids: list[str], ids: list[list[str]], scores: list[list[float]]) -> pa.Table:
@@ -64,7 +91,7 @@ def _as_run(query_ids: list[str], ids: list[list[str]], scores: list[list[float]
     columns = [
         [query_id for query_id, length in zip(query_ids, lengths, strict=True) for _ in range(length)],
         [doc_id for found in ids for doc_id in found],
-        [score for found in scores for score in found],
+        [score for found, length in zip(scores, lengths, strict=True) for score in found[:length]],
         [rank for length in lengths for rank in range(1, length + 1)],
     ]
     return pa.table(columns, schema=RUN)

@@ -1,22 +1,35 @@
-"""An index folder as shards on disk: what it says of itself, and one exact merge of what its shards find."""
+"""An index folder as shards on disk: what it says of itself, and one exact merge of what its shards find.
+
+Documents are known by their keys: positions in the corpus. Scores of a flat index are summed in float64 and equal ones
+are ordered by key, so that the lists do not depend on how the corpus is cut.
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import faiss
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ranker.config import Precision
-from ranker.manifest import read_manifest
+from ranker.manifest import StageError, read_manifest
+from ranker.retrieval.embeddings import Embeddings, dot
 from ranker.retrieval.stores import STORES, FaissStore
 
 Vectors = NDArray[np.float32]
 Keys = NDArray[np.int64]
-Found = tuple[Keys, Vectors, list[str | None]]
 INDEX_FILE = "index.json"
+
+# Neighbours looked up beyond those asked for: FAISS's own sums in float32 may order near ties otherwise.
+SPARE = 16
+# More than such sums are off for vectors of length 1.
+ROUNDING = 2e-6
+# Queries whose neighbours' vectors are in memory at once.
+SCORED_TOGETHER = 128
+_NOTHING = np.uint64(2**64 - 1)
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class IndexInfo:
     Args:
         model, max_length, precision: of the encoder. dimension: of the vectors. store: name in STORES.
         factory: ``faiss.index_factory`` string. shards: documents of each shard, in corpus order.
+        embeddings: their folder, as seen from the index folder.
     """
 
     model: str
@@ -35,22 +49,44 @@ class IndexInfo:
     max_length: int | None
     precision: Precision
     shards: tuple[int, ...]
+    embeddings: str
 
     @property
     def offsets(self) -> list[int]:
         """Position in the corpus of the first document of each shard."""
         return [sum(self.shards[:shard]) for shard in range(len(self.shards))]
 
+    @property
+    def num_documents(self) -> int:
+        """Of all shards."""
+        return sum(self.shards)
+
     @classmethod
     def read(cls, folder: Path) -> "IndexInfo":
         """Of a finished index folder.
 
         Raises:
-            ranker.manifest.StageError: where the stage `index` has not finished.
+            ranker.manifest.StageError: where the stage `index` has not finished, or another version wrote it.
         """
         read_manifest(folder)
         plain = json.loads((folder / INDEX_FILE).read_text("utf-8"))
-        return cls(**{**plain, "shards": tuple(plain["shards"])})
+        try:
+            return cls(**{**plain, "shards": tuple(plain["shards"])})
+        except TypeError as error:
+            raise StageError(f"{folder}: written by another version of ranker; run the stage index again") from error
+
+
+def embeddings_of(folder: Path) -> Embeddings:
+    """The embeddings that an index was built from.
+
+    Raises:
+        ranker.manifest.StageError: where they are not beside it any more, or others lie there.
+    """
+    place = (folder / IndexInfo.read(folder).embeddings).resolve()
+    remedy = "run the stage index again, or name their folder as index.embeddings_dir"
+    if read_manifest(place).key != read_manifest(folder).inputs.get("embeddings"):
+        raise StageError(f"{place}: not the embeddings that {folder} was built from; {remedy}")
+    return Embeddings.read(place)
 
 
 def shard_folder(folder: Path, shard: int) -> Path:
@@ -71,40 +107,87 @@ def merge_shards(keys: Sequence[Keys], scores: Sequence[Vectors], k: int) -> tup
     """
     if not keys:
         raise ValueError("no shards to merge; build the index again")
-    heap = faiss.ResultHeap(len(scores[0]), k, keep_max=True)
-    for shard_keys, shard_scores in zip(keys, scores, strict=True):
-        if shard_keys.shape[1]:
-            heap.add_result(np.ascontiguousarray(shard_scores), np.ascontiguousarray(shard_keys))
-    merged_keys, merged_scores = heap.I.copy(), heap.D.copy()
-    merged_scores[merged_keys < 0] = -np.inf
-    # The heap sorts by score alone; ties would depend on how the corpus was cut.
-    order = np.lexsort((np.where(merged_keys < 0, np.iinfo(np.int64).max, merged_keys), -merged_scores), axis=-1)
-    return np.take_along_axis(merged_keys, order, 1), np.take_along_axis(merged_scores, order, 1)
+    packed = np.concatenate([_pack(*found) for found in zip(keys, scores, strict=True)], axis=1)
+    if packed.shape[1] > k:
+        packed = np.partition(packed, k - 1, axis=1)[:, :k] if k else packed[:, :0]
+    packed.sort(axis=1)
+    short = k - packed.shape[1]
+    return _unpack(np.pad(packed, ((0, 0), (0, max(short, 0))), constant_values=_NOTHING))
 
 
-def search_vectors(folder: Path, vectors: Vectors, k: int) -> tuple[list[list[str]], list[list[float]]]:
-    """Nearest documents of query vectors (q, d) in this process: ids and scores a query, best first."""
+def _pack(keys: Keys, scores: Vectors) -> NDArray[np.uint64]:
+    """One number a neighbour that sorts as (score falling, key rising) does; the sort of a pair is three times slower.
+
+    faiss.ResultHeap keeps the best scores too, but which of several equal ones stays depends on the shards.
+    """
+    bits = np.ascontiguousarray(scores + np.float32(0), dtype=np.float32).view(np.uint32)  # + 0: no negative zero
+    rising = np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(2**31))
+    packed = (~rising).astype(np.uint64) << np.uint64(32) | keys.astype(np.uint64) & np.uint64(2**32 - 1)
+    return np.where(keys < 0, _NOTHING, packed)
+
+
+def _unpack(packed: NDArray[np.uint64]) -> tuple[Keys, Vectors]:
+    rising = ~(packed >> np.uint64(32)).astype(np.uint32)
+    bits = np.where(rising >> np.uint32(31), rising & np.uint32(2**31 - 1), ~rising).astype(np.uint32)
+    none = packed == _NOTHING
+    keys = np.where(none, -1, (packed & np.uint64(2**32 - 1)).astype(np.int64))
+    return keys, np.where(none, np.float32(-np.inf), bits.view(np.float32))
+
+
+def search_vectors(folder: Path, vectors: Vectors, k: int) -> tuple[Keys, Vectors]:
+    """Keys and scores (q, k) of the documents nearest to query vectors (q, d), shard by shard in this process."""
     info = IndexInfo.read(folder)
-    found = [search_shard(folder, info.store, shard, vectors, k) for shard in range(len(info.shards))]
-    return name_found(found, info, k)
+    best: list[tuple[Keys, Vectors]] = []
+    for shard in range(len(info.shards)):
+        best.append(search_shard(folder, info, shard, vectors, k))
+        best = [merge_shards([keys for keys, _ in best], [scores for _, scores in best], k)]
+    return best[0]
 
 
-def search_shard(folder: Path, store: str, shard: int, vectors: Vectors, k: int) -> Found:
-    """Keys and scores of one shard, and the ids behind its keys."""
-    opened = STORES[store].load(shard_folder(folder, shard))
-    if not isinstance(opened, FaissStore):
-        raise TypeError(f"sharded search needs a faiss store, not {store!r}")
-    keys, scores = opened.search_keys(vectors, k)
-    return keys, scores, opened.ids
+def search_shard(folder: Path, info: IndexInfo, shard: int, vectors: Vectors, k: int) -> tuple[Keys, Vectors]:
+    """Keys and scores (q, at most k) of one shard."""
+    store = STORES[info.store].load(shard_folder(folder, shard))
+    if not isinstance(store, FaissStore):
+        raise TypeError(f"sharded search needs a faiss store, not {info.store!r}")
+    keys, scores = search_store(store, vectors, k)
+    return np.where(keys < 0, -1, keys + info.offsets[shard]), scores
 
 
-def name_found(found: list[Found], info: IndexInfo, k: int) -> tuple[list[list[str]], list[list[float]]]:
-    """Ids and scores a query, best first, from what each shard found."""
-    shifted = [np.where(keys < 0, -1, keys + first) for (keys, _, _), first in zip(found, info.offsets, strict=True)]
-    k = min(k, sum(info.shards))
-    keys, scores = merge_shards(shifted, [scores for _, scores, _ in found], k)
-    names = [str(identifier) for _, _, ids in found for identifier in ids]
-    kept = [[key for key in row if key >= 0] for row in keys.tolist()]
-    return [[names[key] for key in row] for row in kept], [
-        row[: len(ids)] for row, ids in zip(scores.tolist(), kept, strict=True)
-    ]
+def search_store(store: FaissStore, vectors: Vectors, k: int) -> tuple[Keys, Vectors]:
+    """Keys in one store and scores (q, at most k); exact where the store is flat, to the last bit and tie."""
+    stored = store.flat_vectors()
+    if stored is None:
+        return store.search_keys(vectors, k)
+    k = min(k, len(stored))
+    keys, scores = np.empty((len(vectors), k), dtype=np.int64), np.empty((len(vectors), k), dtype=np.float32)
+    left, depth = np.arange(len(vectors)), k + SPARE
+    while len(left):
+        found, least = store.search_keys(vectors[left], depth)
+        exact = _exact_scores(stored, vectors[left], found)
+        keys[left], scores[left] = merge_shards([found], [exact], k)
+        # Whatever was not found scores less than the last that was, give or take the rounding.
+        open_ended = found.shape[1] < len(stored)
+        doubtful = open_ended & (scores[left, -1] <= least[:, -1] + ROUNDING) if k else np.zeros(len(left), dtype=bool)
+        left, depth = left[doubtful], 2 * depth
+    return keys, scores
+
+
+def _exact_scores(stored: Any, vectors: Vectors, keys: Keys) -> Vectors:
+    scores = np.empty(keys.shape, dtype=np.float32)
+    for start in range(0, len(keys), SCORED_TOGETHER):
+        some = slice(start, start + SCORED_TOGETHER)
+        scores[some] = dot(vectors[some, None, :], stored[keys[some]])
+    return scores
+
+
+def name_keys(folder: Path, info: IndexInfo, keys: Keys) -> list[list[str]]:
+    """doc_ids of the keys (q, k) of each query; only the ids that are asked for are held."""
+    wanted, back = np.unique(keys[keys >= 0], return_inverse=True)
+    names: list[str] = []
+    for shard, (first, size) in enumerate(zip(info.offsets, info.shards, strict=True)):
+        low, high = np.searchsorted(wanted, [first, first + size])
+        if low < high:
+            ids = pq.read_table(shard_folder(folder, shard) / "ids.parquet")["doc_id"]
+            names += ids.take(wanted[low:high] - first).to_pylist()
+    flat = iter(back.tolist())
+    return [[names[next(flat)] for key in row if key >= 0] for row in keys.tolist()]

@@ -150,6 +150,16 @@ class FaissStore:
         scores[keys < 0] = -np.inf
         return keys, scores
 
+    def flat_vectors(self) -> Vectors | None:
+        """The vectors (n, d) by key as they lie in memory; None where they are not kept as such and in order.
+
+        The array is good for as long as the store is.
+        """
+        inner = faiss.downcast_index(self._index.index) if isinstance(self._index, faiss.IndexIDMap2) else None
+        if not isinstance(inner, faiss.IndexFlat) or len(self._keys) != len(self._ids):
+            return None
+        return faiss.rev_swig_ptr(inner.get_xb(), inner.ntotal * inner.d).reshape(inner.ntotal, inner.d)
+
     @property
     def ids(self) -> list[str | None]:
         """The ids by key; None where one was removed."""

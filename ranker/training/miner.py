@@ -86,10 +86,7 @@ class HardNegativeMiner:
         """
         query_texts, corpus_texts = _by_id(queries, "queries"), _by_id(documents, "documents")
         relevant = _relevant(query_texts, corpus_texts, positives, qrels)
-        options = {"mine.num_negatives": top_k}
-        if top_k * 2 > self.config.mine.num_candidates:
-            options["mine.num_candidates"] = top_k * 2
-        config = self.config.with_overrides(options)
+        config = self.config.with_overrides({"mine.num_negatives": top_k})
         with tempfile.TemporaryDirectory(prefix="ranker-mine-") as folder, connected(config.ray):
             return _walk(config.with_overrides({"output_dir": folder}), query_texts, corpus_texts, relevant)
 
@@ -102,7 +99,7 @@ def _walk(
 ) -> Mined:
     """Store the texts as a collection, build the index through its door, and mine as its door does."""
     from ranker.retrieval.index import build_index
-    from ranker.training.mining import mine_collection
+    from ranker.training.choosing import choose
 
     corpus = pa.table([list(documents), [""] * len(documents), list(documents.values())], schema=CORPUS)
     table = pa.table([list(queries), list(queries.values())], schema=QUERIES)
@@ -114,19 +111,20 @@ def _walk(
         return {"documents": len(documents), "queries": len(queries)}
 
     run_stage("data", config.folder("data"), {}, {"texts": fingerprint([queries, documents, relevant])}, store)
-    index = build_index(config).folder
-    _, chosen = mine_collection(Collection("in memory", "train", corpus, table, qrels), index, config)
+    index, work = build_index(config).folder, Path(config.output_dir) / "work"
+    work.mkdir()
+    chosen = choose(Collection("in memory", "train", corpus, table, qrels), index, config, work)
     doc_ids = list(documents)
     return [
         {
             "query_id": query_id,
             "query": text,
-            "positives": [documents[d] for d, relevance in relevant.get(query_id, {}).items() if relevance > 0],
-            "negatives": [documents[doc_ids[key]] for key in keys],
-            "doc_ids": [doc_ids[key] for key in keys],
-            "scores": scores,
+            "positives": [documents[doc_ids[key]] for key in chosen.positives(row)],
+            "negatives": [documents[doc_ids[key]] for key in choice.negatives],
+            "doc_ids": [doc_ids[key] for key in choice.negatives],
+            "scores": choice.similarities,
         }
-        for (query_id, text), keys, scores in zip(queries.items(), chosen.keys, chosen.scores, strict=True)
+        for row, ((query_id, text), choice) in enumerate(zip(queries.items(), chosen.choices, strict=True))
     ]
 
 

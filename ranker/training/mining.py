@@ -1,58 +1,60 @@
 """Stage `mine`: the retriever's neighbours of the training queries, filtered into training groups.
 
 Writes ``groups.parquet`` (GROUPS, one a query: its positives, then its negatives), ``negatives.parquet`` (which
-document is which), ``dev_groups.parquet`` and ``dev_qrels.parquet`` (what `fit` measures itself on).
+document is which), ``report.md`` with its picture, ``dev_groups.parquet`` and ``dev_qrels.parquet`` (what `fit`
+measures itself on).
 """
 
 import logging
-import tempfile
+import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ranker.config import Experiment, RayConfig
-from ranker.data.assembly import Finish
-from ranker.data.grouping import LABELLED, group_texts
-from ranker.data.labels import ids_at
+from ranker.config import Experiment
 from ranker.data.leakage import with_copies
-from ranker.data.parts import hash_ids
 from ranker.data.stored import open_collection, stored_splits
-from ranker.manifest import Done, StageError, read_manifest, run_stage
-from ranker.retrieval.index import embeddings_of
-from ranker.retrieval.search import encode_queries, search_encoded, search_index
-from ranker.schemas import GROUPS, QRELS, Collection, Corpus, document_texts
+from ranker.manifest import Done, StageError, fingerprint_path, read_manifest, run_stage
+from ranker.pretrained import resolve
+from ranker.retrieval.search import search_index
+from ranker.retrieval.shards import embeddings_of
+from ranker.schemas import GROUPS, QRELS, Collection
 from ranker.session import connected
-from ranker.training.negatives import Candidates, Negatives, choose_negatives
+from ranker.training.candidates import BM25, DATA, INDEX
+from ranker.training.choosing import Chosen, as_labelled, choose
+from ranker.training.groups import negatives_table, write_groups
+from ranker.training.known import positions_of
+from ranker.training.mining_report import write_report
+from ranker.training.teacher import score_labelled
 
-__all__ = ["choose_negatives", "mine", "mine_collection"]
+__all__ = ["mine"]
 
 log = logging.getLogger(__name__)
 
 # Metadata of dev_qrels.parquet: from which judgement on a document counts as relevant.
 LEVEL = "relevance_level"
-NEGATIVES = pa.schema(
-    [("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64()), ("rank", pa.int32())]
-)
 DEV_GROUPS = GROUPS.append(pa.field("doc_ids", pa.list_(pa.string())))
+# What lies in the work folder while the stage runs.
+WORK = ("candidates", "teacher")
 
 
 def mine(config: Experiment) -> Done:
     """Mine negatives for the train queries and keep the candidates of some dev queries.
 
     Raises:
-        ranker.manifest.StageError: where `data` or `index` has not finished, where they do not belong together, or
-            where there is nothing to train on.
+        ranker.manifest.StageError: where `data` or `index` has not finished, where they do not belong together, where
+            a source of candidates does not fit, or where there is nothing to train on.
+        ranker.pretrained.ModelNotFoundError: where the teacher's folder is none.
     """
     data, index = config.folder("data"), config.folder("index")
-    inputs = {"data": read_manifest(data).key, "index": read_manifest(index).key}
+    inputs = {"data": read_manifest(data).key, "index": read_manifest(index).key, **_further_inputs(config)}
     if read_manifest(index).inputs.get("data") != inputs["data"]:
         raise StageError(f"{index}: was built from other data than {data}; run the stage index again")
+    embeddings_of(index)  # not beside the index any more: better said now
 
     def make(work: Path) -> dict[str, Any]:
         if "train" not in stored_splits(data):
@@ -64,6 +66,21 @@ def mine(config: Experiment) -> Done:
     return run_stage("mine", config.folder("mine"), {**config.mine.identity(), "seed": config.seed}, inputs, make)
 
 
+def _further_inputs(config: Experiment) -> dict[str, str]:
+    """Fingerprints of the runs and the teacher that the config names."""
+    found = {}
+    for name in config.mine.candidates:
+        if name not in (INDEX, BM25, DATA):
+            path = Path(name).expanduser()
+            if not path.is_file():
+                raise StageError(f"mine.candidates {name!r}: none of 'index', 'bm25', 'data', and no TREC run file")
+            found[f"run {path.name}"] = fingerprint_path(path)
+    if config.mine.teacher.model is not None:
+        model = Path(resolve(config.mine.teacher.model))
+        found["teacher"] = fingerprint_path(model) if model.is_dir() else str(model)
+    return found
+
+
 def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) -> dict[str, Any]:
     start = time.monotonic()
     if train.reserved is not None:
@@ -72,22 +89,18 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
     if not train.queries.num_rows:
         raise StageError("no train query has a relevant document; check the train judgements of the stage data")
     log.info("looking for negatives of %d queries", train.queries.num_rows)
-    candidates, chosen = mine_collection(train, index, config)
-    if not any(chosen.keys):
+    chosen = choose(train, index, config, work)
+    if not any(choice.negatives for choice in chosen.choices):
         raise StageError(f"no query got a negative; removed were {chosen.dropped}; loosen the filters of mine")
-    negatives = _negatives_table(train, chosen)
+    read_by_teacher = _ask_for_the_rest(train, chosen, config, work)
+    negatives = negatives_table(train, chosen)
     pq.write_table(negatives, work / "negatives.parquet")
-    num_groups = write_groups(work / "groups.parquet", train, negatives, config.ray)
-    counts = np.array([len(keys) for keys in chosen.keys])
-    outcome = {
-        "queries": train.queries.num_rows,
-        "groups": num_groups,
-        "negatives": int(counts.sum()),
-        "queries_by_negatives": {int(count): int((counts == count).sum()) for count in np.unique(counts)},
-        "drawn_at_random": sum(rank == 0 for ranks in chosen.ranks for rank in ranks),
-        "candidates": int((candidates.keys >= 0).sum()),
-        "removed": chosen.dropped,
-    }
+    logits = _positive_logits(train, chosen) if read_by_teacher else None
+    num_groups = write_groups(work / "groups.parquet", train, negatives, config.ray, logits)
+    outcome = {**_counts(chosen, train), "groups": num_groups}
+    write_report(work, train, chosen, outcome, config)
+    for name in WORK:
+        shutil.rmtree(work / name, ignore_errors=True)
     log.info(
         "%d negatives for %d of %d queries in %.1f s; left out: %s",
         outcome["negatives"], num_groups, train.queries.num_rows, time.monotonic() - start,
@@ -96,115 +109,43 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
     return outcome
 
 
-def mine_collection(train: Collection, index: Path, config: Experiment) -> tuple[Candidates, Negatives]:
-    """Neighbours and negatives of every query of a collection, those without a relevant document too."""
-    candidates = find_candidates(train, index, config.mine.num_candidates, config.index.batch_size)
-    return candidates, choose_negatives(candidates, config.mine, config.seed)
+def _ask_for_the_rest(train: Collection, chosen: Chosen, config: Experiment, work: Path) -> bool:
+    """Let the teacher read what stands in a group and was not read yet; whether there is a teacher."""
+    if config.mine.teacher.model is None:
+        return False
+    pairs = [
+        (row, key)
+        for row, choice in enumerate(chosen.choices)
+        for key in dict.fromkeys([*chosen.positives(row), *choice.negatives])
+        if choice.negatives and key not in choice.logits
+    ]
+    logits = score_labelled(as_labelled(train, pairs), train, work / "teacher" / "chosen", config)
+    for (row, key), logit in zip(pairs, logits.tolist(), strict=True):
+        chosen.choices[row].logits[key] = logit
+    return True
 
 
-def find_candidates(train: Collection, index: Path, k: int, batch_size: int = 64) -> Candidates:
-    """The retriever's neighbours of every query, and what the judgements say about them."""
-    query_ids = train.queries["query_id"].to_pylist()
-    row_of = {query_id: row for row, query_id in enumerate(query_ids)}
-    vectors = encode_queries(index, train.queries, batch_size=batch_size)
-    run = search_encoded(index, train.queries, vectors, k)
-    reserved = pa.chunked_array([train.reserved if train.reserved is not None else pa.array([], pa.string())])
-    position = positions_of(train.documents, [run["doc_id"], train.qrels["doc_id"], reserved])
-    held_out = np.array([position[doc_id] for doc_id in reserved.to_pylist() if doc_id in position], dtype=np.int64)
-    positives: list[list[int]] = [[] for _ in query_ids]
-    negatives: list[list[int]] = [[] for _ in query_ids]
-    out_of_reach = set(held_out.tolist())
-    for judged in train.qrels.to_pylist():
-        known = positives if judged["relevance"] >= max(1, train.relevance_level) else negatives
-        key = position.get(judged["doc_id"])  # None: data.options.allow_missing lets such judgements through
-        if key is not None and key not in out_of_reach:
-            known[row_of[judged["query_id"]]].append(key)
-    rows = np.array([row_of[query_id] for query_id in run["query_id"].to_pylist()], dtype=np.int64)
-    columns = run["rank"].to_numpy() - 1
-    keys = np.full((len(query_ids), int(columns.max(initial=-1)) + 1), -1, dtype=np.int64)
-    scores = np.full(keys.shape, -np.inf, dtype=np.float32)
-    keys[rows, columns] = [position[doc_id] for doc_id in run["doc_id"].to_pylist()]
-    scores[rows, columns] = run["score"].to_numpy()
-    similarities, texts = _positive_scores(train, index, vectors, positives), same_texts(train.documents)
-    return Candidates(query_ids, keys, scores, positives, similarities, negatives, texts, held_out)
-
-
-def positions_of(corpus: Corpus, ids: Sequence[pa.ChunkedArray]) -> dict[str, int]:
-    """doc_id -> its position in the corpus, for these ids only; unknown ones are left out."""
-    wanted = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string()).unique()
-    found: dict[str, int] = {}
-    start = 0
-    for block in corpus.blocks(["doc_id"]):
-        rows = np.flatnonzero(pc.is_in(block["doc_id"], wanted).to_numpy())
-        names = block["doc_id"].take(pa.array(rows)).to_pylist()
-        found.update(zip(names, (rows + start).tolist(), strict=True))
-        start += block.num_rows
-    return found
-
-
-def _positive_scores(
-    train: Collection, index: Path, vectors: Any, positives: Sequence[Sequence[int]]
-) -> list[list[float]]:
-    wanted = sorted({key for known in positives for key in known})
-    ids = dict(zip(wanted, ids_at(train.documents, np.array(wanted, dtype=np.int64)).to_pylist(), strict=True))
-    embedded = embeddings_of(index, ids.values())
+def _positive_logits(train: Collection, chosen: Chosen) -> list[float | None]:
+    relevant = train.relevant()
+    position = positions_of(train.documents, [relevant["doc_id"]])
+    row_of = {query_id: row for row, query_id in enumerate(train.queries["query_id"].to_pylist())}
     return [
-        [float(vector @ embedded[ids[key]]) for key in known] for vector, known in zip(vectors, positives, strict=True)
+        chosen.choices[row_of[query_id]].logits.get(position.get(doc_id, -1))
+        for query_id, doc_id in zip(relevant["query_id"].to_pylist(), relevant["doc_id"].to_pylist(), strict=True)
     ]
 
 
-def same_texts(corpus: Corpus) -> Any:
-    """For each document the position of the first that holds the same text (itself, when there is no other).
-
-    Texts are compared by 64-bit hashes, eight bytes a document: of ten million documents two differ and are taken for
-    copies in one of 400,000 corpora, and cost a candidate then.
-    """
-    hashes = [hash_ids(pa.array(document_texts(block), pa.string()), "text") for block in corpus.blocks()]
-    _, first, back = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
-    return first[back].astype(np.int64)
-
-
-def write_groups(path: Path, train: Collection, negatives: pa.Table, ray_config: RayConfig) -> int:
-    """Write GROUPS, one a query that got a negative: positives (their grades), then negatives (0); how many.
-
-    Args:
-        negatives: query_id and doc_id of the chosen ones, by query. The texts are read from the disk to the disk.
-    """
-    kept = train.with_queries(negatives["query_id"].unique().to_pylist())
-    relevant = kept.relevant()
-    labelled = pa.concat_tables([_labelled(relevant, relevant["relevance"]), _labelled(negatives, 0)])
-    # By query, in the order of the queries; a stable sort keeps positives before negatives and each in its order.
-    order = pc.index_in(labelled["query_id"], kept.queries["query_id"].combine_chunks()).to_numpy()
-    labelled = labelled.take(pa.array(np.argsort(order, kind="stable")))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".groups-") as folder:
-        parts = group_texts(labelled, kept.queries, train.documents, Path(folder), Finish(drop_copies=True), ray_config)
-        count = 0
-        with pq.ParquetWriter(path, GROUPS, compression="zstd") as writer:
-            for part in parts:
-                table = pq.read_table(part, columns=GROUPS.names)
-                writer.write_table(table)
-                count += table.num_rows
-    return count
-
-
-def _labelled(pairs: pa.Table, labels: Any) -> pa.Table:
-    grades = np.broadcast_to(np.asarray(labels, dtype=np.float32), pairs.num_rows)
-    columns = [pairs["query_id"], pairs["doc_id"], pa.array(grades), pa.nulls(pairs.num_rows, pa.float32())]
-    return pa.table(columns, schema=LABELLED)
-
-
-def _negatives_table(train: Collection, chosen: Negatives) -> pa.Table:
-    query_ids = train.queries["query_id"].to_pylist()
-    keys = np.array([key for found in chosen.keys for key in found], dtype=np.int64)
-    doc_ids = ids_at(train.documents, keys)
-    rows = [
-        {"query_id": query_id, "score": score if rank else None, "rank": rank or None}
-        for query_id, *found in zip(query_ids, chosen.scores, chosen.ranks, strict=True)
-        for score, rank in zip(*found, strict=True)
-    ]
-    columns = [field for field in NEGATIVES if field.name != "doc_id"]
-    table = pa.Table.from_pylist(rows, schema=pa.schema(columns))
-    return table.add_column(1, NEGATIVES.field("doc_id"), doc_ids.combine_chunks())
+def _counts(chosen: Chosen, train: Collection) -> dict[str, Any]:
+    counts = np.array([len(choice.negatives) for choice in chosen.choices])
+    return {
+        "queries": train.queries.num_rows,
+        "negatives": int(counts.sum()),
+        "queries_by_negatives": {int(count): int((counts == count).sum()) for count in np.unique(counts)},
+        "drawn_at_random": sum(rank == 0 for choice in chosen.choices for rank in choice.ranks),
+        "relabelled": sum(len(choice.relabelled) for choice in chosen.choices),
+        "candidates": chosen.num_candidates,
+        "removed": chosen.dropped,
+    }
 
 
 def _keep_dev(work: Path, data: Path, index: Path, config: Experiment) -> dict[str, Any]:

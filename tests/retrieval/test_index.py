@@ -9,11 +9,16 @@ import pytest
 from ranker.config import Experiment
 from ranker.manifest import StageError, run_stage
 from ranker.registry import UnknownNameError
-from ranker.retrieval import index as module
+from ranker.retrieval import embed as module
+from ranker.retrieval import embeddings as layout
+from ranker.retrieval.embed import EncodeDocuments, Task, embeddings_folder
+from ranker.retrieval.embeddings import Embeddings, plan_parts
 from ranker.retrieval.encoder import Encoder
-from ranker.retrieval.index import Part, build_index, embeddings_of, plan_parts
+from ranker.retrieval.index import build_index
 from ranker.retrieval.retriever import Retriever
 from ranker.retrieval.search import search_index
+from ranker.retrieval.shards import embeddings_of
+from ranker.retrieval.signatures import hash_texts
 from ranker.schemas import CORPUS, QUERIES, RUN, StoredCorpus
 
 TEXTS = [
@@ -24,44 +29,59 @@ CORPUS_TABLE = pa.table([[f"0{n}" for n in range(10)], [""] * 10, TEXTS], schema
 QUERY_TABLE = pa.table([["q1", "q2"], ["which bird sings", "who purrs"]], schema=QUERIES)
 
 
-def experiment(tmp_path: Path, model: str, **index: Any) -> Experiment:
-    """A finished stage `data` of ten documents, and a config for the index of it."""
+def experiment(tmp_path: Path, model: str, corpus: pa.Table = CORPUS_TABLE, **index: Any) -> Experiment:
+    """A finished stage `data`, and a config for the index of it."""
     config = Experiment(
         output_dir=str(tmp_path), index={"model": model, "precision": "fp32", "num_workers": 1, **index}
     )
 
     def store(work: Path) -> dict[str, Any]:
         (work / "corpus").mkdir()
-        pq.write_table(CORPUS_TABLE, work / "corpus" / "part-00000.parquet")
+        pq.write_table(corpus, work / "corpus" / "part-00000.parquet")
         return {}
 
-    run_stage("data", config.folder("data"), {}, {}, store)
+    run_stage("data", config.folder("data"), {}, {"texts": str(corpus.to_pylist())}, store)
     return config
 
 
-def encode_in_place(corpus: StoredCorpus, parts: list[Part], index: Any) -> Any:
-    """What the actors do, without actors."""
-    encoder = Encoder(index.model, index.max_length, index.precision, "cpu")
-    for part in parts:
-        rows = corpus.rows(part.start, part.length)
-        yield part.number, rows["doc_id"], encoder.encode_documents(rows["text"].to_pylist())
+class Encoding:
+    """What the actors do, without actors; ``asked`` are the texts of each call."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.asked: list[list[str]] = []
+        self.stop_at = stop_at
+
+    def __call__(self, corpus: StoredCorpus, tasks: list[Task], index: Any) -> Any:
+        actor = EncodeDocuments(corpus.folder, index.model, index.max_length, index.precision, index.batch_size, 1)
+        self.asked.append([])
+        for task in tasks:
+            if task.part.number == self.stop_at:
+                self.stop_at = None
+                raise KeyboardInterrupt
+            table = module._documents_of(corpus, task.part, task.rows)
+            self.asked[-1] += table["text"].to_pylist()
+            yield task.part.number, actor(table).drop_columns(["part"])
 
 
-def test_parts_cover_the_corpus_once_and_never_cross_a_shard() -> None:
-    parts = plan_parts(num_documents=1000, shard_size=600)
-    assert [(p.shard, p.start, p.length) for p in parts] == [
-        (0, 0, 256), (0, 256, 256), (0, 512, 88), (1, 600, 256), (1, 856, 144),
-    ]  # fmt: skip
-    assert [p.number for p in parts] == [0, 1, 2, 3, 4]
-    big = plan_parts(num_documents=1_000_000, shard_size=50_000)
-    assert sum(p.length for p in big) == 1_000_000 and len(big) < 100
+@pytest.fixture
+def encoding(monkeypatch: pytest.MonkeyPatch) -> Encoding:
+    """Parts of four documents, encoded in this process."""
+    monkeypatch.setattr(layout, "SMALLEST_PART", 4)
+    calls = Encoding()
+    monkeypatch.setattr(module, "_encoded", calls)
+    return calls
 
 
-@pytest.mark.parametrize("num_shards", [1, 2, 3])
+def test_parts_cover_the_corpus_once_and_are_never_large() -> None:
+    assert [(p.number, p.start, p.length) for p in plan_parts(600)] == [(0, 0, 256), (1, 256, 256), (2, 512, 88)]
+    big = plan_parts(1_000_000)
+    assert sum(p.length for p in big) == 1_000_000 and max(p.length for p in big) == 8192
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 10])
 def test_any_number_of_shards_gives_the_list_of_a_full_comparison(
-    num_shards: int, tiny_retriever: str, tmp_path: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+    num_shards: int, tiny_retriever: str, tmp_path: Path, ray_cluster: Any, encoding: Encoding
 ) -> None:
-    monkeypatch.setattr(module, "_encoded", encode_in_place)
     config = experiment(tmp_path, tiny_retriever, shard_size=-(-10 // num_shards))
     folder = build_index(config).folder
     assert len(list((folder / "shards").iterdir())) == num_shards
@@ -81,46 +101,84 @@ def test_any_number_of_shards_gives_the_list_of_a_full_comparison(
 def test_ray_data_embeds_every_document_and_the_second_call_skips(
     tiny_retriever: str, tmp_path: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SMALLEST_PART", 4)
+    monkeypatch.setattr(layout, "SMALLEST_PART", 4)
+    monkeypatch.setattr(module, "SENT_DOCUMENTS", 5)  # so that the actors read the documents themselves
     config = experiment(tmp_path, tiny_retriever, shard_size=7)
     done = build_index(config)
     assert done.outcome["documents"] == done.outcome["encoded"] == 10 and done.outcome["shards"] == 2
-    files = sorted((done.folder / "embeddings").iterdir())
-    assert [file.name for file in files] == [f"part-0000{n}.parquet" for n in range(3)]
-    table = pa.concat_tables([pq.read_table(file) for file in files])
+    found = embeddings_of(done.folder)
+    assert found.folder == embeddings_folder(config) and found.sizes == (4, 4, 2)
+    files = [pq.read_table(found.folder / f"part-0000{n}.parquet") for n in range(3)]
+    table = pa.concat_tables(files)
     assert table["doc_id"].to_pylist() == CORPUS_TABLE["doc_id"].to_pylist()
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 32)
     vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False))
     np.testing.assert_allclose(
         vectors, Encoder(tiny_retriever, precision="fp32", device="cpu").encode_documents(TEXTS), atol=1e-5
     )
-    np.testing.assert_allclose(embeddings_of(done.folder, ["03", "nobody"])["03"], vectors[3])
+    assert found.hashes.tolist() == hash_texts(TEXTS).tolist() and found.signatures.shape == (10, 128)
+    ids, some = found.rows(3, 9)
+    assert ids == [f"0{n}" for n in range(3, 9)] and (some == vectors[3:9]).all()
+    rows, positions = np.array([0, 1, 0]), np.array([9, 2, 3])
+    np.testing.assert_allclose(
+        found.similarities(vectors[:2], rows, positions), (vectors[rows] * vectors[positions]).sum(axis=1), atol=1e-6
+    )
     assert build_index(config).skipped
 
 
-def test_an_interrupted_run_keeps_what_was_encoded(
-    tiny_retriever: str, tmp_path: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+def test_another_index_or_other_shards_of_the_same_embeddings_encode_nothing(
+    tiny_retriever: str, tmp_path: Path, encoding: Encoding
 ) -> None:
-    monkeypatch.setattr(module, "SMALLEST_PART", 4)
-    asked: list[list[int]] = []
-
-    def encode(corpus: pa.Table, parts: list[Part], index: Any) -> Any:
-        asked.append([part.number for part in parts])
-        for number, doc_ids, vectors in encode_in_place(corpus, parts, index):
-            if len(asked) == 1 and number == 2:
-                raise KeyboardInterrupt
-            yield number, doc_ids, vectors
-
-    monkeypatch.setattr(module, "_encoded", encode)
     config = experiment(tmp_path, tiny_retriever)
+    build_index(config)
+    other = build_index(config.with_overrides({"index.factory": "HNSW8", "index.shard_size": 6}))
+    assert len(encoding.asked) == 1 and not other.skipped and other.outcome["encoded"] == 0
+    assert other.outcome["shards"] == 2 and len(Retriever(other.folder)) == 10
+
+
+def test_only_new_texts_are_encoded_when_documents_are_added_changed_and_moved(
+    tiny_retriever: str, tmp_path: Path, encoding: Encoding
+) -> None:
+    build_index(experiment(tmp_path, tiny_retriever))
+    texts = ["a new one", *TEXTS[::-1], "TEXTS grow", "dog barks"]
+    texts[5] = "changed"
+    table = pa.table([[f"n{n}" for n in range(13)], [""] * 13, texts], schema=CORPUS)
+    config = experiment(tmp_path, tiny_retriever, table)
+    done = build_index(config)
+    assert encoding.asked[1] == ["a new one", "changed", "TEXTS grow"] and done.outcome["encoded"] == 3
+    ids, vectors = Embeddings.read(embeddings_folder(config)).rows(0, 13)
+    assert ids == [f"n{n}" for n in range(13)]
+    fresh = build_index(experiment(tmp_path / "fresh", tiny_retriever, table)).folder
+    assert len(encoding.asked[2]) == 13
+    np.testing.assert_allclose(vectors, embeddings_of(fresh).rows(0, 13)[1], atol=1e-6)
+    for name in ("hashes", "signatures"):
+        assert (getattr(embeddings_of(fresh), name) == getattr(embeddings_of(done.folder), name)).all()
+
+
+def test_another_encoder_encodes_everything_again(tiny_retriever: str, tmp_path: Path, encoding: Encoding) -> None:
+    build_index(experiment(tmp_path, tiny_retriever))
+    build_index(experiment(tmp_path, tiny_retriever, max_length=2))
+    assert [len(texts) for texts in encoding.asked] == [10, 10]
+
+
+def test_an_interrupted_run_keeps_what_was_encoded(tiny_retriever: str, tmp_path: Path, encoding: Encoding) -> None:
+    config = experiment(tmp_path, tiny_retriever)
+    encoding.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
         build_index(config)
-    assert not config.folder("index").exists()
+    assert not config.folder("index").exists() and not embeddings_folder(config).exists()
     with pytest.raises(StageError):
         Retriever(config.folder("index"))
     done = build_index(config)
-    assert asked == [[0, 1, 2], [2]] and done.outcome["encoded"] == 2
+    assert encoding.asked == [TEXTS[:8], TEXTS[8:]] and done.outcome["encoded"] == 2
     assert len(Retriever(done.folder)) == 10
+
+
+def test_an_index_without_its_embeddings_says_so(tiny_retriever: str, tmp_path: Path, encoding: Encoding) -> None:
+    done = build_index(experiment(tmp_path, tiny_retriever))
+    build_index(experiment(tmp_path, tiny_retriever, max_length=2, output_dir=str(tmp_path / "other")))
+    with pytest.raises(StageError, match=r"not the embeddings that .*index was built from; run the stage index again"):
+        embeddings_of(done.folder)
 
 
 def test_what_cannot_be_built_is_refused_before_anything_is_encoded(tiny_retriever: str, tmp_path: Path) -> None:

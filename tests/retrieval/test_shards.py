@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ranker.retrieval.shards import merge_shards
+from ranker.retrieval.shards import merge_shards, search_store
+from ranker.retrieval.stores import FaissStore
 
 
 def exact(scores: np.ndarray, k: int) -> np.ndarray:
@@ -44,3 +45,35 @@ def test_places_that_found_nothing_stay_empty_at_the_end() -> None:
 def test_no_shards_is_an_error() -> None:
     with pytest.raises(ValueError, match="no shards"):
         merge_shards([], [], 3)
+
+
+def store_of(vectors: np.ndarray, factory: str = "Flat") -> FaissStore:
+    store = FaissStore(vectors.shape[1], factory)
+    store.add([str(n) for n in range(len(vectors))], vectors)
+    return store
+
+
+@pytest.mark.parametrize("cuts", [[900], [450, 450], [1, 300, 599], [100] * 9])
+def test_flat_shards_give_the_exact_list_to_the_last_tie(cuts: list[int]) -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(900, 48)).astype(np.float32)
+    vectors[100:400] = vectors[100]  # a text that stands 300 times in the corpus
+    vectors[500::7] = vectors[3]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = np.concatenate([vectors[[100, 3]], rng.normal(size=(30, 48)).astype(np.float32)])
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    scores = (queries.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
+    start, found = 0, []
+    for size in cuts:
+        keys, values = search_store(store_of(vectors[start : start + size]), queries, 20)
+        found.append((keys + start, values))
+        start += size
+    keys, values = merge_shards([k for k, _ in found], [v for _, v in found], 20)
+    np.testing.assert_array_equal(keys, exact(scores, 20))
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, exact(scores, 20), 1))
+
+
+def test_an_approximate_store_keeps_its_own_scores() -> None:
+    vectors = np.eye(8, dtype=np.float32)
+    keys, scores = search_store(store_of(vectors, "HNSW8"), vectors[:2], 1)
+    assert keys.tolist() == [[0], [1]] and scores.tolist() == [[1.0], [1.0]]
