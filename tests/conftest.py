@@ -109,3 +109,40 @@ def ray_cluster():
 
     with connected(RayConfig(num_cpus=2)):
         yield ray
+
+
+class Encoding:
+    """What the encoding actors do, in this process; ``asked`` are the texts of each run of the stage."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.stop_at: int | None = None
+
+    def __call__(self, corpus, tasks, index):
+        from ranker.retrieval import embed
+
+        actor = embed.EncodeDocuments(corpus.folder, index.model, index.max_length, index.precision, 64, 1)
+        self.asked.append([])
+        for task in tasks:
+            if task.part.number == self.stop_at:
+                self.stop_at = None
+                raise KeyboardInterrupt
+            table = embed._documents_of(corpus, task.part, task.rows)
+            self.asked[-1] += table["text"].to_pylist()
+            yield task.part.number, actor(table).drop_columns(["part"])
+
+
+@pytest.fixture(scope="session")
+def encoding_class() -> type[Encoding]:
+    """:class:`Encoding`."""
+    return Encoding
+
+
+@pytest.fixture
+def encode_here(monkeypatch: pytest.MonkeyPatch) -> Encoding:
+    """Documents are encoded without Ray."""
+    from ranker.retrieval import embed
+
+    calls = Encoding()
+    monkeypatch.setattr(embed, "_encoded", calls)
+    return calls

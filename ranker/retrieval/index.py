@@ -71,7 +71,10 @@ def _build_shards(work: Path, embeddings: Embeddings, shards: list[int], config:
         waiting = [build.remote(work, embeddings.folder, config.index, *job) for job in jobs]
         while waiting:
             done, waiting = ray.wait(waiting)
-            ray.get(done)
+            try:
+                ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None  # without the traceback of the worker
             log.info("%d of %d shards indexed", len(shards) - len(waiting), len(shards))
 
 

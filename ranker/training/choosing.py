@@ -77,7 +77,7 @@ def choose(train: Collection, index: Path, config: Experiment, work: Path) -> Ch
     chosen = Chosen(pool)
     for number, (candidates, removed) in enumerate(candidate_blocks(pool, mine, work / "candidates")):
         similarities, opinions = candidates.scores, list[dict[int, float]]()
-        chosen.num_candidates += int((candidates.keys >= 0).sum())
+        chosen.num_candidates += int((candidates.keys >= 0).sum()) + sum(removed.values())
         if asked:
             pairs = [(len(chosen.choices) + row, key) for row, keys in _read_by_teacher(candidates) for key in keys]
             folder = work / "teacher" / f"block-{number:05d}"
@@ -117,11 +117,12 @@ def _by_query(candidates: Candidates, logits: Logits) -> list[dict[int, float]]:
 
 
 def as_labelled(train: Collection, pairs: Sequence[tuple[int, int]]) -> pa.Table:
-    """(row of a query, position of a document), by query, as LABELLED without labels."""
+    """(row of a query, position of a document), by query, as LABELLED; the labels say nothing."""
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     query_ids = train.queries["query_id"].take(pa.array(table[:, 0]))
-    nothing = pa.nulls(len(pairs), pa.float32())
-    return pa.table([query_ids, ids_at(train.documents, table[:, 1]), nothing, nothing], schema=LABELLED)
+    labels = pa.array(np.zeros(len(pairs), dtype=np.float32))
+    columns = [query_ids, ids_at(train.documents, table[:, 1]), labels, pa.nulls(len(pairs), pa.float32())]
+    return pa.table(columns, schema=LABELLED)
 
 
 def rescored(candidates: Candidates, opinions: Sequence[dict[int, float]]) -> tuple[Candidates, Scores]:

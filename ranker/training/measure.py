@@ -40,8 +40,9 @@ class DevSet:
 
 
 def has_dev(folder: Path) -> bool:
-    """Whether a folder of groups also holds what a measurement needs."""
-    return (folder / DEV_GROUPS).is_file() and (folder / DEV_QRELS).is_file()
+    """Whether a folder of groups also holds what a measurement needs: dev queries with candidates."""
+    whole = (folder / DEV_GROUPS).is_file() and (folder / DEV_QRELS).is_file()
+    return whole and pq.read_metadata(folder / DEV_GROUPS).num_rows > 0
 
 
 def load_dev(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> DevSet:

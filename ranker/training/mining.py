@@ -25,7 +25,7 @@ from ranker.retrieval.shards import embeddings_of
 from ranker.schemas import GROUPS, QRELS, Collection
 from ranker.session import connected
 from ranker.training.candidates import BM25, DATA, INDEX
-from ranker.training.choosing import Chosen, as_labelled, choose
+from ranker.training.choosing import QUERY_VECTORS, Chosen, as_labelled, choose
 from ranker.training.groups import negatives_table, write_groups
 from ranker.training.known import positions_of
 from ranker.training.mining_report import write_report
@@ -101,6 +101,7 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
     write_report(work, train, chosen, outcome, config)
     for name in WORK:
         shutil.rmtree(work / name, ignore_errors=True)
+    (work / QUERY_VECTORS).unlink()
     log.info(
         "%d negatives for %d of %d queries in %.1f s; left out: %s",
         outcome["negatives"], num_groups, train.queries.num_rows, time.monotonic() - start,

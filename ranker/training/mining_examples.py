@@ -64,7 +64,8 @@ def _rows(chosen: Chosen, row: int) -> Iterator[Row]:
         for key in answers[:MOST_ANSWERS]:
             yield Row(kind, key, similarity.get(key), logit=choice.logits.get(key))
     for key, value, rank in zip(choice.negatives, choice.similarities, choice.ranks, strict=True):
-        yield Row("negative", key, value, str(rank or "random"), choice.logits.get(key))
+        judged = ", judged" if key in known.judged_negatives[row] else ""
+        yield Row(f"negative{judged}", key, value, str(rank or "random"), choice.logits.get(key))
     for key, value, rule in choice.removed:
         if key not in choice.relabelled:
             yield Row(f"removed: {rule}", key, value, logit=choice.logits.get(key))

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from numpy.typing import NDArray
 
-BINS = 40
+# The more there is to count, the finer.
+FEWEST_BINS, MOST_BINS = 10, 40
 # Those of ranker.evaluation.plots.
 TEXT, FAINT, GRID, PAPER = "#1f2937", "#6b7280", "#e5e7eb", "#ffffff"
 RIGHT, WRONG = "#0f766e", "#c2410c"
@@ -51,12 +53,13 @@ def score_plot(panels: Sequence[Panel]) -> bytes:
 
 
 def bin_edges(panel: Panel) -> Values:
-    """(BINS + 1,) edges that hold all scores of a panel."""
+    """Edges of equal bins that hold all scores of a panel, ascending."""
     scores = np.concatenate([panel.right, panel.wrong])
     low, high = panel.limits or ((float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0))
     if low == high:
         low, high = low - 0.05, high + 0.05
-    return np.linspace(low, high, BINS + 1)
+    rarest = min((len(values) for values in (panel.right, panel.wrong) if len(values)), default=0)
+    return np.linspace(low, high, min(max(FEWEST_BINS, 2 * isqrt(rarest)), MOST_BINS) + 1)
 
 
 def shares(values: Values, edges: Values) -> Values:

@@ -115,7 +115,8 @@ def measured(chosen: Chosen, mine: MineConfig) -> list[Scored]:
 
 
 def _likely(logits: Mapping[int, float], keys: Sequence[int]) -> list[float]:
-    return [float(value) for value in probabilities([logits[key] for key in keys if key in logits])]
+    known = [logits[key] for key in keys if key in logits]
+    return list(probabilities(known).tolist()) if known else []
 
 
 def _panel(scored: Scored) -> Panel:
@@ -194,10 +195,10 @@ def _by_rule(outcome: Mapping[str, Any], mine: MineConfig) -> list[str]:
     rows = [
         [f"`{rule}`", MEANINGS[rule].format(**words), f"{count:,}", _share(count, outcome["candidates"])]
         for rule, count in outcome["removed"].items()
-    ]
+    ]  # fmt: skip
     return [
         f"{outcome['candidates']:,} candidates were looked at. Each that was removed counts for the first rule that it "
-        "met; those that were judged irrelevant pass margins, `max_score` and `min_score`.",
+        "met. Documents judged irrelevant pass margins, `max_score` and `min_score`.",
         "",
         *markdown_table(["rule", "removes", "candidates", "share"], rows, (2, 3)),
     ]

@@ -11,7 +11,7 @@ from ranker.manifest import StageError, run_stage
 from ranker.registry import UnknownNameError
 from ranker.retrieval import embed as module
 from ranker.retrieval import embeddings as layout
-from ranker.retrieval.embed import EncodeDocuments, Task, embeddings_folder
+from ranker.retrieval.embed import embeddings_folder
 from ranker.retrieval.embeddings import Embeddings, plan_parts
 from ranker.retrieval.encoder import Encoder
 from ranker.retrieval.index import build_index
@@ -19,7 +19,7 @@ from ranker.retrieval.retriever import Retriever
 from ranker.retrieval.search import search_index
 from ranker.retrieval.shards import embeddings_of
 from ranker.retrieval.signatures import hash_texts
-from ranker.schemas import CORPUS, QUERIES, RUN, StoredCorpus
+from ranker.schemas import CORPUS, QUERIES, RUN
 
 TEXTS = [
     "dog barks", "cat purrs", "goldfish eats flakes", "parrot repeats words", "rabbit chews hay",
@@ -44,32 +44,11 @@ def experiment(tmp_path: Path, model: str, corpus: pa.Table = CORPUS_TABLE, **in
     return config
 
 
-class Encoding:
-    """What the actors do, without actors; ``asked`` are the texts of each call."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.asked: list[list[str]] = []
-        self.stop_at = stop_at
-
-    def __call__(self, corpus: StoredCorpus, tasks: list[Task], index: Any) -> Any:
-        actor = EncodeDocuments(corpus.folder, index.model, index.max_length, index.precision, index.batch_size, 1)
-        self.asked.append([])
-        for task in tasks:
-            if task.part.number == self.stop_at:
-                self.stop_at = None
-                raise KeyboardInterrupt
-            table = module._documents_of(corpus, task.part, task.rows)
-            self.asked[-1] += table["text"].to_pylist()
-            yield task.part.number, actor(table).drop_columns(["part"])
-
-
 @pytest.fixture
-def encoding(monkeypatch: pytest.MonkeyPatch) -> Encoding:
+def encoding(encode_here: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Parts of four documents, encoded in this process."""
     monkeypatch.setattr(layout, "SMALLEST_PART", 4)
-    calls = Encoding()
-    monkeypatch.setattr(module, "_encoded", calls)
-    return calls
+    return encode_here
 
 
 def test_parts_cover_the_corpus_once_and_are_never_large() -> None:
@@ -80,7 +59,7 @@ def test_parts_cover_the_corpus_once_and_are_never_large() -> None:
 
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 10])
 def test_any_number_of_shards_gives_the_list_of_a_full_comparison(
-    num_shards: int, tiny_retriever: str, tmp_path: Path, ray_cluster: Any, encoding: Encoding
+    num_shards: int, tiny_retriever: str, tmp_path: Path, ray_cluster: Any, encoding: Any
 ) -> None:
     config = experiment(tmp_path, tiny_retriever, shard_size=-(-10 // num_shards))
     folder = build_index(config).folder
@@ -127,7 +106,7 @@ def test_ray_data_embeds_every_document_and_the_second_call_skips(
 
 
 def test_another_index_or_other_shards_of_the_same_embeddings_encode_nothing(
-    tiny_retriever: str, tmp_path: Path, encoding: Encoding
+    tiny_retriever: str, tmp_path: Path, encoding: Any
 ) -> None:
     config = experiment(tmp_path, tiny_retriever)
     build_index(config)
@@ -137,7 +116,7 @@ def test_another_index_or_other_shards_of_the_same_embeddings_encode_nothing(
 
 
 def test_only_new_texts_are_encoded_when_documents_are_added_changed_and_moved(
-    tiny_retriever: str, tmp_path: Path, encoding: Encoding
+    tiny_retriever: str, tmp_path: Path, encoding: Any
 ) -> None:
     build_index(experiment(tmp_path, tiny_retriever))
     texts = ["a new one", *TEXTS[::-1], "TEXTS grow", "dog barks"]
@@ -155,13 +134,13 @@ def test_only_new_texts_are_encoded_when_documents_are_added_changed_and_moved(
         assert (getattr(embeddings_of(fresh), name) == getattr(embeddings_of(done.folder), name)).all()
 
 
-def test_another_encoder_encodes_everything_again(tiny_retriever: str, tmp_path: Path, encoding: Encoding) -> None:
+def test_another_encoder_encodes_everything_again(tiny_retriever: str, tmp_path: Path, encoding: Any) -> None:
     build_index(experiment(tmp_path, tiny_retriever))
     build_index(experiment(tmp_path, tiny_retriever, max_length=2))
     assert [len(texts) for texts in encoding.asked] == [10, 10]
 
 
-def test_an_interrupted_run_keeps_what_was_encoded(tiny_retriever: str, tmp_path: Path, encoding: Encoding) -> None:
+def test_an_interrupted_run_keeps_what_was_encoded(tiny_retriever: str, tmp_path: Path, encoding: Any) -> None:
     config = experiment(tmp_path, tiny_retriever)
     encoding.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
@@ -174,7 +153,7 @@ def test_an_interrupted_run_keeps_what_was_encoded(tiny_retriever: str, tmp_path
     assert len(Retriever(done.folder)) == 10
 
 
-def test_an_index_without_its_embeddings_says_so(tiny_retriever: str, tmp_path: Path, encoding: Encoding) -> None:
+def test_an_index_without_its_embeddings_says_so(tiny_retriever: str, tmp_path: Path, encoding: Any) -> None:
     done = build_index(experiment(tmp_path, tiny_retriever))
     build_index(experiment(tmp_path, tiny_retriever, max_length=2, output_dir=str(tmp_path / "other")))
     with pytest.raises(StageError, match=r"not the embeddings that .*index was built from; run the stage index again"):

@@ -1,15 +1,21 @@
 """A training set small enough to see: six animals, one right text a query."""
 
+import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.config import TrainConfig
-from ranker.schemas import GROUPS, QRELS
+from ranker.config import Experiment, RayConfig, TrainConfig
+from ranker.data.stored import save_collection
+from ranker.manifest import run_stage
+from ranker.retrieval import embed
+from ranker.retrieval.index import build_index
+from ranker.schemas import CORPUS, GROUPS, QRELS, QUERIES
 
 ANIMALS = ("cat", "dog", "bird", "fish", "frog", "horse")
 
@@ -88,3 +94,56 @@ def train_config(tiny_backbone: str) -> Callable[..., TrainConfig]:
         return TrainConfig.model_validate(defaults | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Callable[..., list[str]]:
+    """:func:`make_sentences`."""
+    return make_sentences
+
+
+WORDS = [
+    "dog", "cat", "bird", "fish", "pond", "house", "garden", "water", "food", "night", "day", "sleeps", "eats", "sings",
+    "runs", "barks", "purrs", "flies", "swims",
+]  # fmt: skip
+
+
+def make_sentences(count: int, seed: int = 0) -> list[str]:
+    """Some words in a row, seeded."""
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(5, 9))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def talk() -> tuple[list[str], list[str], list[list[str]]]:
+    """60 documents of which ten stand twice, 12 queries of which two ask the same, and their one to three answers."""
+    documents = make_sentences(50)
+    queries = make_sentences(12, seed=1)
+    queries[7] = queries[2]
+    answers = [random.Random(n).sample(documents, 1 + n % 3) for n in range(12)]
+    return documents + documents[:10], queries, answers
+
+
+@pytest.fixture(scope="module")
+def built(
+    talk: Any, tiny_retriever: str, encoding_class: Any, tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any
+) -> Experiment:
+    """Index and embeddings of the talk, in three shards; no margin, three negatives."""
+    documents, queries, answers = talk
+    config = Experiment(
+        output_dir=str(tmp_path_factory.mktemp("talk")),
+        index={"model": tiny_retriever, "num_workers": 1, "shard_size": 25, "precision": "fp32"},
+        mine={"num_negatives": 3, "relative_margin": None, "near_duplicates": None},
+        ray=RayConfig(num_cpus=2),
+    )
+    corpus = pa.table([[f"d{n}" for n in range(60)], [""] * 60, documents], schema=CORPUS)
+    table = pa.table([[f"q{n}" for n in range(12)], queries], schema=QUERIES)
+    rows = [(f"q{n}", f"d{documents.index(text)}", 1) for n, known in enumerate(answers) for text in known]
+    qrels = pa.table([list(column) for column in zip(*rows, strict=True)], schema=QRELS)
+    run_stage(
+        "data", config.folder("data"), {}, {}, lambda work: save_collection(work, corpus, table, {"train": qrels}) or {}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "_encoded", encoding_class())
+        build_index(config)
+    return config

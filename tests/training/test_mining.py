@@ -12,6 +12,7 @@ from ranker.data.examples import as_groups
 from ranker.manifest import Done, StageError
 from ranker.retrieval.index import build_index
 from ranker.schemas import GROUPS, QRELS
+from ranker.training.measure import has_dev
 from ranker.training.miner import HardNegativeMiner
 from ranker.training.mining import mine
 
@@ -119,3 +120,13 @@ def test_what_does_not_fit_together_is_named_before_anything_runs(tiny_retriever
             miner.mine(**arguments)
     with pytest.raises(ConfigError, match="relative_margn: unknown; did you mean 'relative_margin'"):
         HardNegativeMiner(tiny_retriever, relative_margn=0.1)
+
+
+def test_mining_without_dev_queries_leaves_groups_that_can_be_trained_on(mined: Experiment, tmp_path: Path) -> None:
+    done = mine(mined.with_overrides({"mine.output_dir": str(tmp_path / "m"), "mine.num_dev_queries": 0}))
+    assert table(done, "dev_groups").num_rows == 0 and not has_dev(done.folder)
+    left = {file.name for file in done.folder.iterdir()}
+    assert left == {
+        "groups.parquet", "negatives.parquet", "report.md", "scores.png", "dev_groups.parquet", "dev_qrels.parquet",
+        "manifest.json",
+    }  # fmt: skip

@@ -1,0 +1,125 @@
+"""Mining on two raylets: an encoding worker is killed, then a whole raylet, and the output is that of a calm run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ranker.config import Experiment
+from ranker.data.stored import save_collection
+from ranker.manifest import run_stage
+from ranker.schemas import CORPUS, QRELS, QUERIES
+
+NUM_DOCUMENTS, NUM_QUERIES = 2400, 40
+
+# The driver: a cluster of two raylets of one core, and, where it is asked for, what happens to it on the way.
+DRIVER = """
+import os, signal, sys, tempfile, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from ranker.config import load_experiment
+from ranker.retrieval import embed, embeddings
+from ranker.retrieval.index import build_index
+from ranker.training.mining import mine
+
+embeddings.SMALLEST_PART = 60
+embed.SENT_DOCUMENTS = 100  # the actors read the documents themselves
+SEEN = sys.argv[3]
+
+
+class Slow(embed.EncodeDocuments):
+    def __call__(self, batch):
+        time.sleep(0.2)
+        Path(SEEN, f"worker-{os.getpid()}").touch()
+        return super().__call__(batch)
+
+
+embed.EncodeDocuments = Slow
+config = load_experiment(sys.argv[1])
+what, seen = sys.argv[2], Path(SEEN)
+
+
+def parts():
+    return len(list((embed.embeddings_folder(config).parent / ".embeddings.partial").glob("part-*.parquet")))
+
+
+def disturb(node):
+    while parts() < 8:
+        time.sleep(0.02)
+    os.kill(int(next(seen.glob("worker-*")).name.split("-")[1]), signal.SIGKILL)
+    print("a worker is killed after", parts(), flush=True)
+    while parts() < 18:
+        time.sleep(0.02)
+    cluster.remove_node(node, allow_graceful=False)
+    print("a raylet is killed after", parts(), flush=True)
+
+
+with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
+    node = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    if what == "faults":
+        threading.Thread(target=disturb, args=(node,), daemon=True).start()
+    build_index(config)
+    done = mine(config)
+    print("workers", len(list(seen.glob("worker-*"))), "queries", done.outcome["queries"], flush=True)
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def collection(sentences, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("collection")
+    texts, queries = sentences(NUM_DOCUMENTS), sentences(NUM_QUERIES, seed=1)
+    corpus = pa.table([[f"d{n}" for n in range(len(texts))], [""] * len(texts), texts], schema=CORPUS)
+    table = pa.table([[f"q{n}" for n in range(len(queries))], queries], schema=QUERIES)
+    qrels = pa.table([[f"q{n}" for n in range(40)], [f"d{7 * n}" for n in range(40)], [1] * 40], schema=QRELS)
+
+    def store(work: Path) -> dict[str, int]:
+        save_collection(work, corpus, table, {"train": qrels})
+        return {}
+
+    run_stage("data", folder / "data", {}, {}, store)
+    return folder / "data"
+
+
+def run(what: str, collection: Path, model: str, folder: Path) -> tuple[Path, str]:
+    """The driver in a process of its own, with what it printed."""
+    config = Experiment(
+        output_dir=str(folder / "runs"),
+        data={"output_dir": str(collection)},
+        index={"model": model, "precision": "fp32", "shard_size": 700},
+        mine={"num_negatives": 3, "relative_margin": None},
+    )
+    (folder / "seen").mkdir(parents=True)
+    (folder / "experiment.yaml").write_text(config.to_yaml())
+    command = [sys.executable, "-c", DRIVER, str(folder / "experiment.yaml"), what, str(folder / "seen")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder / "runs", done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_worker_and_a_killed_raylet_change_nothing(
+    collection: Path, tiny_retriever: str, tmp_path: Path
+) -> None:
+    calm, _ = run("nothing", collection, tiny_retriever, tmp_path / "calm")
+    disturbed, said = run("faults", collection, tiny_retriever, tmp_path / "faults")
+    after = [int(number) for number in re.findall(r"is killed after (\d+)", said)]
+    assert len(after) == 2 and max(after) < NUM_DOCUMENTS // 60, "both happened in the middle"
+    assert json.loads((disturbed / "embeddings" / "manifest.json").read_text())["outcome"]["encoded"] == NUM_DOCUMENTS
+    for name in ("hashes.npy", "signatures.npy"):
+        assert (np.load(disturbed / "embeddings" / name) == np.load(calm / "embeddings" / name)).all()
+    for name in ("groups", "negatives"):
+        tables = [pq.read_table(folder / "mine" / f"{name}.parquet") for folder in (calm, disturbed)]
+        assert tables[0].equals(tables[1]), name
+    assert pq.read_table(calm / "mine" / "groups.parquet").num_rows == NUM_QUERIES
