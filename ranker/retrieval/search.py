@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from ranker.config import IndexConfig
+from ranker.retrieval.embeddings import as_column, as_matrix
 from ranker.retrieval.shards import (
     IndexInfo,
     Keys,
@@ -19,6 +21,7 @@ from ranker.retrieval.shards import (
     search_vectors,
 )
 from ranker.schemas import QUERIES, RUN, require
+from ranker.session import quiet_ray_data
 
 __all__ = ["encode_queries", "merge_shards", "search_index", "search_keys", "search_vectors"]
 
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Queries searched at once, and shards whose lists wait to be merged: both bound the memory of a search.
 QUERY_BLOCK = 4096
+# So many are encoded sooner than actors start.
+QUERIES_IN_PLACE = 20_000
 SHARDS_AT_ONCE = 16
 
 
@@ -50,13 +55,59 @@ def search_index(folder: Path, query_table: pa.Table, k: int, *, batch_size: int
     return pa.concat_tables(tables)
 
 
-def encode_queries(folder: Path, query_table: pa.Table, *, batch_size: int = 64) -> Vectors:
-    """Vectors (q, d) of QUERIES, made as the index was."""
-    from ranker.retrieval.encoder import Encoder
+def encode_queries(
+    folder: Path, query_table: pa.Table, *, batch_size: int = 64, actors: IndexConfig | None = None
+) -> Vectors:
+    """Vectors (q, d) of QUERIES, made as the index was.
 
+    Args:
+        actors: how many and how large, where there are many queries and Ray is connected. None: this process.
+    """
     queries, info = require(query_table, QUERIES, "queries"), IndexInfo.read(folder)
-    encoder = Encoder(info.model, info.max_length, info.precision, batch_size=batch_size)
-    return encoder.encode_queries(queries["text"].to_pylist())
+    if actors is None or not ray.is_initialized() or queries.num_rows <= QUERIES_IN_PLACE:
+        return EncodeQueries(info, batch_size).encode(queries["text"].to_pylist())
+    log.info("encoding %d queries", queries.num_rows)
+    return _encode_on_actors(queries["text"], info, batch_size, actors)
+
+
+class EncodeQueries:
+    """A Ray Data actor: texts of queries become their vectors."""
+
+    def __init__(self, info: IndexInfo, batch_size: int, cpus: float | None = None) -> None:
+        from ranker.retrieval.encoder import Encoder
+
+        threads = None if cpus is None else max(1, round(cpus))
+        self._encoder = Encoder(info.model, info.max_length, info.precision, batch_size=batch_size, threads=threads)
+
+    def encode(self, texts: list[str]) -> Vectors:
+        """Vectors (q, d)."""
+        return self._encoder.encode_queries(texts)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode a block; rows stay in order."""
+        return pa.table({"row": batch["row"], "vector": as_column(self.encode(batch["text"].to_pylist()))})
+
+
+def _encode_on_actors(texts: pa.ChunkedArray, info: IndexInfo, batch_size: int, actors: IndexConfig) -> Vectors:
+    import ray.data
+
+    quiet_ray_data()
+    table = pa.table({"row": np.arange(len(texts)), "text": texts})
+    blocks = [table.slice(start, QUERY_BLOCK) for start in range(0, len(texts), QUERY_BLOCK)]
+    stream = ray.data.from_arrow(blocks).map_batches(
+        EncodeQueries,
+        fn_constructor_args=(info, batch_size, actors.cpus_per_worker),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=min(actors.num_workers, len(blocks))),
+        num_cpus=actors.cpus_per_worker,
+        num_gpus=actors.gpus_per_worker or None,
+    )
+    vectors = np.empty((len(texts), info.dimension), dtype=np.float32)
+    for batch in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        found = pa.table(batch)
+        vectors[np.asarray(found["row"])] = as_matrix(found["vector"])
+    return vectors
 
 
 def search_keys(folder: Path, vectors: Vectors, k: int) -> tuple[Keys, Vectors]:

@@ -95,7 +95,7 @@ def choose(train: Collection, index: Path, config: Experiment, work: Path) -> Ch
 def _query_vectors(train: Collection, index: Path, config: Experiment, work: Path) -> Any:
     file = work / QUERY_VECTORS
     if not file.is_file():
-        vectors = encode_queries(index, train.queries, batch_size=config.index.batch_size)
+        vectors = encode_queries(index, train.queries, batch_size=config.index.batch_size, actors=config.index)
         temporary = work / f".{QUERY_VECTORS}.tmp"
         with temporary.open("wb") as stream:
             np.save(stream, vectors)

@@ -6,11 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.config import Experiment
+from ranker.config import Experiment, IndexConfig
 from ranker.manifest import StageError, run_stage
 from ranker.registry import UnknownNameError
 from ranker.retrieval import embed as module
 from ranker.retrieval import embeddings as layout
+from ranker.retrieval import search
 from ranker.retrieval.embed import embeddings_folder
 from ranker.retrieval.embeddings import Embeddings, plan_parts
 from ranker.retrieval.encoder import Encoder
@@ -165,3 +166,14 @@ def test_what_cannot_be_built_is_refused_before_anything_is_encoded(tiny_retriev
         build_index(Experiment(output_dir=str(tmp_path / "nowhere"), index={"model": tiny_retriever}))
     with pytest.raises(UnknownNameError, match="'fais'; did you mean 'faiss'"):
         build_index(experiment(tmp_path, tiny_retriever, store="fais"))
+
+
+def test_many_queries_are_encoded_by_actors_to_the_same_vectors(
+    tiny_retriever: str, tmp_path: Path, ray_cluster: Any, encoding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_index(experiment(tmp_path, tiny_retriever)).folder
+    here = search.encode_queries(folder, QUERY_TABLE)
+    monkeypatch.setattr(search, "QUERIES_IN_PLACE", 1)
+    monkeypatch.setattr(search, "QUERY_BLOCK", 1)
+    there = search.encode_queries(folder, QUERY_TABLE, actors=IndexConfig(num_workers=1))
+    np.testing.assert_allclose(there, here, atol=1e-6)
