@@ -36,6 +36,12 @@ def resolve(name: str | Path) -> str:
     return text
 
 
+def named_anywhere(name: str | Path) -> str:
+    """The name as another process or node understands it: a folder by its absolute path, any other as it is."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.is_dir() else str(name)
+
+
 def bundled_folder() -> str:
     """Folder of the bundled all-MiniLM-L6-v2; its hub id where the package that carries it is missing."""
     spec = find_spec(_BUNDLED_PACKAGE)

@@ -38,8 +38,8 @@ class IndexConfig(Section):
     """`faiss.index_factory` string; inner product on normalised vectors."""
     max_length: Positive | None = 256
     """Longest input in tokens. None: what the model folder says."""
-    batch_size: Positive = 64
-    """Documents a batch."""
+    batch_size: Positive = local(64)
+    """Documents a batch; a CPU takes at most 16."""
     precision: Precision = "auto"
     """Arithmetic of the encoder. auto: the fastest that the device does well."""
     shard_size: Positive = 50_000
@@ -122,6 +122,11 @@ class MineConfig(Section):
             raise ValueError(f"range_max {self.range_max} must be above range_min {self.range_min}")
         if self.num_candidates is not None and self.range_min >= self.num_candidates:
             raise ValueError(f"range_min {self.range_min} must be below num_candidates {self.num_candidates}")
+        if self.range_max is not None and self.num_negatives > self.range_max - self.range_min:
+            raise ValueError(
+                f"num_negatives {self.num_negatives} is more than stands between range_min {self.range_min} and "
+                f"range_max {self.range_max}"
+            )
         if not self.candidates or len(set(self.candidates)) < len(self.candidates):
             raise ValueError(f"candidates {list(self.candidates)} must name one source or several different ones")
         return self
@@ -129,7 +134,8 @@ class MineConfig(Section):
     @model_validator(mode="after")
     def _teacher_has_a_threshold(self) -> "MineConfig":
         asked = self.teacher.model is not None and self.teacher.action != "score"
-        if asked and self.max_score is None and self.absolute_margin is None and self.relative_margin is None:
+        limits = (self.max_score, self.min_score, self.absolute_margin, self.relative_margin)
+        if asked and all(limit is None for limit in limits):
             raise ValueError(
                 f"teacher.action {self.teacher.action!r} needs max_score, absolute_margin or relative_margin, which "
                 "say what the teacher takes for relevant; or set teacher.action to score"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ranker.config import Experiment, IndexConfig
 from ranker.manifest import MANIFEST, Done, fingerprint_path, read_manifest, run_stage
-from ranker.pretrained import resolve
+from ranker.pretrained import named_anywhere, resolve
 from ranker.retrieval.embeddings import (
     Embeddings,
     Part,
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 # A corpus of so many documents is sent to the actors.
 SENT_DOCUMENTS = 50_000
 SECONDS_BETWEEN_LINES = 5.0
-DECIDES = ("model", "max_length", "precision", "batch_size")
+DECIDES = ("model", "max_length", "precision")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def embed(config: Experiment) -> Done:
         start = time.monotonic()
         encoded = _encode_missing(work, corpus, parts, config, _older(folder, identity, inputs["model"]))
         seconds = time.monotonic() - start
-        found = finish(work, parts, model=index.model, max_length=index.max_length, precision=index.precision)
+        model = named_anywhere(index.model)
+        found = finish(work, parts, model=model, max_length=index.max_length, precision=index.precision)
         return {
             "documents": corpus.num_rows,
             "dimension": found.dimension,
@@ -216,7 +217,7 @@ def _encoded(corpus: StoredCorpus, tasks: list[Task], index: IndexConfig) -> Ite
     replaced, and its part encoded again.
     """
     quiet_ray_data()
-    options = (index.model, index.max_length, index.precision, index.batch_size, index.cpus_per_worker)
+    options = (named_anywhere(index.model), index.max_length, index.precision, index.batch_size, index.cpus_per_worker)
     stream = _stream(corpus, tasks).map_batches(
         EncodeDocuments,
         fn_constructor_args=(corpus.folder, *options),

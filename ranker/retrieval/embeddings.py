@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ Positions = NDArray[np.int64]
 ABOUT, HASHES, SIGNATURES = "embeddings.json", "hashes.npy", "signatures.npy"
 # Documents a part: small enough that an interruption costs little and that actors end together.
 SMALLEST_PART, LARGEST_PART, PARTS = 256, 8192, 64
+PAIRS_AT_ONCE = 16_384
 
 
 class Part(NamedTuple):
@@ -133,7 +135,7 @@ class Embeddings:
         """(which of ``positions``, their vectors), a part at a time; only parts that hold some are read."""
         order = np.argsort(positions, kind="stable")
         edges = np.searchsorted(positions[order], self.starts)
-        for number, (low, high) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
+        for number, (low, high) in enumerate(pairwise(edges.tolist())):
             if low < high:
                 some = order[low:high]
                 yield some, self.part(number)[positions[some] - self.starts[number]]
@@ -141,8 +143,15 @@ class Embeddings:
     def similarities(self, queries: Vectors, rows: Positions, positions: Positions) -> Vectors:
         """Inner products (p,) of ``queries[rows]`` with the documents at ``positions``; one pass over the parts."""
         found = np.empty(len(rows), dtype=np.float32)
-        for some, vectors in self.at(positions):
-            found[some] = dot(queries[rows[some]], vectors)
+        order = np.argsort(positions, kind="stable")
+        edges = np.searchsorted(positions[order], self.starts)
+        for number, (low, high) in enumerate(pairwise(edges.tolist())):
+            if low == high:
+                continue
+            vectors = self.part(number)
+            for start in range(low, high, PAIRS_AT_ONCE):
+                some = order[start : min(start + PAIRS_AT_ONCE, high)]
+                found[some] = dot(queries[rows[some]], vectors[positions[some] - self.starts[number]])
         return found
 
 

@@ -54,8 +54,9 @@ def build_index(config: Experiment) -> Done:
 
 
 def shard_sizes(num_documents: int, shard_size: int) -> list[int]:
-    """Documents of each shard, in corpus order."""
-    return [min(shard_size, num_documents - start) for start in range(0, num_documents, shard_size)]
+    """Documents of each shard, in corpus order: at most ``shard_size``, and alike, so that each can be trained on."""
+    count = -(-num_documents // shard_size)
+    return [num_documents // count + (shard < num_documents % count) for shard in range(count)]
 
 
 def _build_shards(work: Path, embeddings: Embeddings, shards: list[int], config: Experiment) -> None:

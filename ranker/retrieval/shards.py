@@ -27,8 +27,8 @@ INDEX_FILE = "index.json"
 SPARE = 16
 # More than such sums are off for vectors of length 1.
 ROUNDING = 2e-6
-# Queries whose neighbours' vectors are in memory at once.
-SCORED_TOGETHER = 128
+# Numbers of the vectors that are scored at once.
+SCORED_FLOATS = 2**23
 _NOTHING = np.uint64(2**64 - 1)
 
 
@@ -159,25 +159,32 @@ def search_store(store: FaissStore, vectors: Vectors, k: int) -> tuple[Keys, Vec
     if stored is None:
         return store.search_keys(vectors, k)
     k = min(k, len(stored))
-    keys, scores = np.empty((len(vectors), k), dtype=np.int64), np.empty((len(vectors), k), dtype=np.float32)
-    left, depth = np.arange(len(vectors)), k + SPARE
-    while len(left):
-        found, least = store.search_keys(vectors[left], depth)
-        exact = _exact_scores(stored, vectors[left], found)
-        keys[left], scores[left] = merge_shards([found], [exact], k)
+    found, near = store.search_keys(vectors, k + SPARE)
+    keys, scores = merge_shards([found], [_exact_scores(stored, vectors, found)], k)
+    if found.shape[1] < len(stored) and k:
         # Whatever was not found scores less than the last that was, give or take the rounding.
-        open_ended = found.shape[1] < len(stored)
-        doubtful = open_ended & (scores[left, -1] <= least[:, -1] + ROUNDING) if k else np.zeros(len(left), dtype=bool)
-        left, depth = left[doubtful], 2 * depth
+        for row in np.flatnonzero(scores[:, -1] <= near[:, -1] + ROUNDING).tolist():
+            keys[row], scores[row] = _best_of_all(stored, vectors[row], k)
     return keys, scores
 
 
 def _exact_scores(stored: Any, vectors: Vectors, keys: Keys) -> Vectors:
     scores = np.empty(keys.shape, dtype=np.float32)
-    for start in range(0, len(keys), SCORED_TOGETHER):
-        some = slice(start, start + SCORED_TOGETHER)
+    together = max(1, SCORED_FLOATS // max(1, keys.shape[1] * stored.shape[1]))
+    for start in range(0, len(keys), together):
+        some = slice(start, start + together)
         scores[some] = dot(vectors[some, None, :], stored[keys[some]])
     return scores
+
+
+def _best_of_all(stored: Any, vector: Vectors, k: int) -> tuple[Keys, Vectors]:
+    """The best ``k`` of one query where many documents score nearly the same, such as copies of one text."""
+    rough = stored @ vector
+    least = np.partition(rough, len(rough) - k)[len(rough) - k] - 2 * ROUNDING
+    keys = np.flatnonzero(rough >= least)
+    scores = np.concatenate([dot(vector, stored[some]) for some in np.array_split(keys, 1 + len(keys) // 4096)])
+    best_keys, best_scores = merge_shards([keys[None, :]], [scores[None, :]], k)
+    return best_keys[0], best_scores[0]
 
 
 def name_keys(folder: Path, info: IndexInfo, keys: Keys) -> list[list[str]]:

@@ -12,20 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ranker.config import MineConfig
-from ranker.data.formats import read_trec_run
-from ranker.manifest import StageError
 from ranker.retrieval.embeddings import Embeddings
 from ranker.retrieval.search import search_keys
 from ranker.retrieval.shards import IndexInfo, Vectors
 from ranker.retrieval.signatures import likeness
 from ranker.schemas import Collection
-from ranker.training.known import Known, judged, positions_of
+from ranker.training.known import Known, judged
 from ranker.training.negatives import Candidates, Depth, Keys, Scores, without_copies
+from ranker.training.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +31,8 @@ BLOCK_QUERIES = 4096
 # A list that is short for all its copies is looked up again, so many times as deep at most.
 DEEPEST = 16
 # Parts of a factory string that keep less of a vector than it is.
-LOSSY = re.compile(r"PQ|SQ|LSH|Rabitq|RaBitQ|ITQ|PCA|OPQ|Residual|RQ|LSQ")
-INDEX, BM25, DATA = "index", "bm25", "data"
+LOSSY = re.compile(r"PQ|SQ|LSH|RaBitQ|ITQ|PCA|RR|RQ|LSQ|ZnLattice", re.IGNORECASE)
+INDEX = "index"
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Pool:
     Args:
         query_ids, vectors: of the queries, (q,) and (q, d). known: judgements. answer_scores: for each query the
             similarities of ``known.answers``. index: its folder. embeddings: those it was built from.
-        lists: for each further source the positions (q, any), -1 where there is none, and their similarities.
+        sources: what the other sources found, looked up when a block asks for it.
     """
 
     query_ids: list[str]
@@ -54,7 +51,7 @@ class Pool:
     answer_scores: list[list[float]]
     index: Path
     embeddings: Embeddings
-    lists: dict[str, tuple[Keys, Scores]]
+    sources: Sources
 
 
 def make_pool(train: Collection, index: Path, embeddings: Embeddings, vectors: Vectors, mine: MineConfig) -> Pool:
@@ -69,56 +66,10 @@ def make_pool(train: Collection, index: Path, embeddings: Embeddings, vectors: V
     flat = np.array([key for found in known.answers for key in found], dtype=np.int64)
     scores = iter(embeddings.similarities(vectors, rows, flat).tolist())
     answer_scores = [[next(scores) for _ in found] for found in known.answers]
-    width = mine.num_candidates or Depth.of(mine, known.max_positives).width or len(train.documents)
-    lists = {
-        name: _from_run(_open(name, train, width), name, train, embeddings, vectors)
-        for name in mine.candidates
-        if name != INDEX
-    }
-    return Pool(query_ids, vectors, known, answer_scores, index, embeddings, lists)
-
-
-def _open(name: str, train: Collection, depth: int) -> pa.Table:
-    if name == BM25:
-        from ranker.retrieval.bm25 import bm25_run
-
-        log.info("looking up %d candidates a query with BM25", depth)
-        return bm25_run(train.corpus, train.queries, depth)
-    if name == DATA:
-        if train.run is None:
-            raise StageError(f"mine.candidates 'data': the data set {train.name} brings no run; name another source")
-        return train.run
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise StageError(f"mine.candidates {name!r}: none of 'index', 'bm25', 'data', and no such TREC run file")
-    return read_trec_run(path)
-
-
-def _from_run(
-    run: pa.Table, name: str, train: Collection, embeddings: Embeddings, vectors: Vectors
-) -> tuple[Keys, Scores]:
-    """RUN as positions (q, longest list), in its order, and their similarities."""
-    run = run.filter(pc.is_in(run["query_id"], train.queries["query_id"].combine_chunks()))
-    run = run.sort_by([("query_id", "ascending"), ("rank", "ascending")])
-    place = positions_of(train.documents, [run["doc_id"]])
-    unknown = sorted(set(run["doc_id"].unique().to_pylist()) - place.keys())
-    if unknown:
-        raise StageError(
-            f"mine.candidates {name!r}: {len(unknown)} documents that the corpus lacks, such as {unknown[:5]}; "
-            "take a run over the corpus of the stage data"
-        )
-    rows = pc.index_in(run["query_id"], train.queries["query_id"].combine_chunks()).to_numpy().astype(np.int64)
-    changes = np.flatnonzero(np.diff(rows, prepend=-1)) if len(rows) else np.zeros(0, dtype=np.int64)
-    columns = np.arange(len(rows)) - np.repeat(changes, np.diff(np.append(changes, len(rows))))
-    keys = np.full((train.queries.num_rows, int(columns.max(initial=-1)) + 1), -1, dtype=np.int64)
-    scores = np.full(keys.shape, -np.inf, dtype=np.float32)
-    flat = np.array([place[doc_id] for doc_id in run["doc_id"].to_pylist()], dtype=np.int64)
-    keys[rows, columns] = flat
-    scores[rows, columns] = embeddings.similarities(vectors, rows, flat)
-    bare = int((keys.max(axis=1, initial=-1) < 0).sum())
-    if bare:
-        log.warning("%s has no candidates for %d of %d queries", name, bare, len(keys))
-    return keys, scores
+    depth = Depth.of(mine, known.max_positives)
+    return Pool(
+        query_ids, vectors, known, answer_scores, index, embeddings, Sources(train, embeddings, vectors, depth.width)
+    )
 
 
 def candidate_blocks(pool: Pool, mine: MineConfig, folder: Path) -> Iterator[tuple[Candidates, dict[str, int]]]:
@@ -136,14 +87,12 @@ def candidate_blocks(pool: Pool, mine: MineConfig, folder: Path) -> Iterator[tup
 def _find(pool: Pool, mine: MineConfig, rows: slice) -> tuple[Candidates, dict[str, int]]:
     depth = Depth.of(mine, pool.known.max_positives)
     found = [
-        _from_index(pool, mine, rows, depth)
-        if name == INDEX
-        else (pool.lists[name][0][rows], pool.lists[name][1][rows])
+        _from_index(pool, mine, rows, depth) if name == INDEX else pool.sources.rows(name, rows)
         for name in mine.candidates
     ]
     keys, scores, ranks = _take_turns(found)
     every = replace(_empty(pool, rows), keys=keys, scores=scores, ranks=ranks)
-    candidates, removed = without_copies(every, depth.width or mine.num_candidates)
+    candidates, removed = without_copies(every, depth.width)
     return replace(candidates, likeness=_likeness(candidates, pool.embeddings)), removed
 
 
@@ -158,16 +107,17 @@ def _empty(pool: Pool, rows: slice) -> Candidates:
         judged_negatives=known.judged_negatives[rows],
         same_text=pool.embeddings.hashes,
         held_out=known.held_out,
+        signatures=pool.embeddings.signatures,
     )
 
 
 def _from_index(pool: Pool, mine: MineConfig, rows: slice, depth: Depth) -> tuple[Keys, Scores]:
     """Neighbours of some queries: as many as there must be for ``width`` different texts."""
     vectors, size = pool.vectors[rows], pool.embeddings.num_rows
-    count = depth.width or mine.num_candidates or size
+    count = depth.width
     search = _exact_search(pool)
     keys, scores = search(vectors, count)
-    if mine.num_candidates is not None or depth.width is None:
+    if mine.num_candidates is not None:
         return keys, scores
     deepest, reach = min(DEEPEST * count, size), count
     while reach < deepest:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ranker.config import Experiment
+from ranker.config import Experiment, MineConfig
 from ranker.data.grouping import LABELLED
 from ranker.data.labels import ids_at
 from ranker.retrieval.search import encode_queries
@@ -17,7 +17,7 @@ from ranker.retrieval.shards import embeddings_of
 from ranker.schemas import Collection
 from ranker.scoring.scorer import probabilities
 from ranker.training.candidates import Pool, candidate_blocks, make_pool
-from ranker.training.negatives import RULES, Candidates, Depth, Negatives, Scores, choose_negatives
+from ranker.training.negatives import RULES, Candidates, Depth, Negatives, Scores, choose_negatives, too_good
 from ranker.training.teacher import Logits, score_labelled
 
 QUERY_VECTORS = "query_vectors.npy"
@@ -92,6 +92,47 @@ def choose(train: Collection, index: Path, config: Experiment, work: Path) -> Ch
     return chosen
 
 
+def ask_for_the_rest(train: Collection, chosen: Chosen, config: Experiment, work: Path) -> bool:
+    """Let the teacher read what stands in a group and was not read yet; whether there is a teacher.
+
+    What was drawn at random leaves the group where the teacher takes it for relevant.
+    """
+    mine, teacher = config.mine, config.mine.teacher
+    if teacher.model is None:
+        return False
+    pairs = [
+        (row, key)
+        for row, choice in enumerate(chosen.choices)
+        for key in dict.fromkeys([*chosen.positives(row), *choice.negatives])
+        if choice.negatives and key not in choice.logits
+    ]
+    logits = score_labelled(as_labelled(train, pairs), train, work / "teacher" / "chosen", config)
+    for (row, key), logit in zip(pairs, logits.tolist(), strict=True):
+        chosen.choices[row].logits[key] = logit
+    if teacher.action != "score" and mine.random_ratio:
+        chosen.choices = [_without_found(choice, chosen.pool.known.answers[n], mine) for n, choice in
+                          enumerate(chosen.choices)]  # fmt: skip
+    return True
+
+
+def _without_found(choice: Choice, answers: Sequence[int], mine: MineConfig) -> Choice:
+    """Without drawn negatives that the teacher takes for relevant."""
+    drawn = [n for n, rank in enumerate(choice.ranks) if not rank]
+    if not drawn:
+        return choice
+    likely = _likely([choice.logits[choice.negatives[n]] for n in drawn], (1, len(drawn)))
+    known = [choice.logits[key] for key in answers if key in choice.logits]
+    least = _likely([min(known)], (1, 1)) if known else np.full((1, 1), np.inf, dtype=np.float32)
+    found = {n for hit in too_good(likely, least, mine).values() for n in np.array(drawn)[hit[0]].tolist()}
+    kept = [n for n in range(len(choice.negatives)) if n not in found]
+    return replace(
+        choice,
+        negatives=[choice.negatives[n] for n in kept],
+        similarities=[choice.similarities[n] for n in kept],
+        ranks=[choice.ranks[n] for n in kept],
+    )
+
+
 def _query_vectors(train: Collection, index: Path, config: Experiment, work: Path) -> Any:
     file = work / QUERY_VECTORS
     if not file.is_file():
@@ -157,13 +198,13 @@ def _choices(
 ) -> Iterator[Choice]:
     for row, negatives in enumerate(found.keys):
         known = dict(zip(candidates.keys[row].tolist(), similarities[row].tolist(), strict=True))
-        ranks, too_good = found.ranks[row], found.too_good[row]
-        kept = {*negatives, *too_good, *candidates.positives[row]} if opinions else set()
+        ranks, barred = found.ranks[row], found.too_good[row]
+        kept = {*negatives, *barred, *candidates.positives[row]} if opinions else set()
         yield Choice(
             negatives,
             [known[key] if rank else float("nan") for key, rank in zip(negatives, ranks, strict=True)],
             ranks,
-            too_good if relabels else [],
+            barred if relabels else [],
             _best_removed(candidates.keys[row], similarities[row], found.reasons[row]),
             {key: logit for key, logit in opinions[row].items() if key in kept} if opinions else {},
         )

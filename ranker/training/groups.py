@@ -1,6 +1,5 @@
 """What was chosen as tables: which document is which, and GROUPS with their texts."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from ranker.data.labels import ids_at
 from ranker.schemas import GROUPS, Collection
 from ranker.training.choosing import Chosen
 
+# Beside the groups while they are written: an interrupted call goes on.
+GROUPS_WORK = "groups"
 # Documents of each group but those that were judged relevant. ``score``: similarity; ``teacher``: logit.
 NEGATIVES = pa.schema(
     [
@@ -73,14 +74,12 @@ def write_groups(
     order = pc.index_in(labelled["query_id"], train.queries["query_id"].combine_chunks()).to_numpy()
     labelled = labelled.take(pa.array(np.argsort(order, kind="stable")))
     schema = GROUPS if positive_logits is None else GROUPS.append(pa.field("scores", pa.list_(pa.float32())))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".groups-") as folder:
-        parts = group_texts(
-            labelled, train.queries, train.documents, Path(folder), Finish(drop_copies=True), ray_config
-        )
-        count = 0
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for part in parts:
-                table = pq.read_table(part, columns=schema.names)
-                writer.write_table(table)
-                count += table.num_rows
+    folder = path.parent / GROUPS_WORK
+    parts = group_texts(labelled, train.queries, train.documents, folder, Finish(drop_copies=True), ray_config)
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for part in parts:
+            table = pq.read_table(part, columns=schema.names)
+            writer.write_table(table)
+            count += table.num_rows
     return count

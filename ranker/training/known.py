@@ -42,7 +42,10 @@ def judged(train: Collection) -> Known:
     positives: list[list[int]] = [[] for _ in row_of]
     negatives: list[list[int]] = [[] for _ in row_of]
     for judgement in train.qrels.to_pylist():
-        known = positives if judgement["relevance"] >= max(1, train.relevance_level) else negatives
+        level = judgement["relevance"]
+        if 0 < level < train.relevance_level:
+            continue  # neither an answer nor wrong for certain
+        known = positives if level > 0 else negatives
         key = position.get(judgement["doc_id"])  # None: data.options.allow_missing lets such judgements through
         if key is not None and key not in out_of_reach:
             known[row_of[judgement["query_id"]]].append(key)

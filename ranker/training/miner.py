@@ -71,7 +71,8 @@ class HardNegativeMiner:
         """For each query, in order, ``{"query_id", "query", "positives", "negatives", "doc_ids", "scores"}``.
 
         ``negatives`` are at most ``top_k`` texts, hardest first; ``doc_ids`` and ``scores`` (cosine, NaN for a random
-        one) belong to them. ``positives`` are the texts that were left out.
+        one) belong to them, and ``teacher_scores`` (logits) where there is a teacher. ``positives`` are the texts that
+        were left out.
 
         Args:
             queries, documents: texts, or id -> text. A list's ids are "0", "1", ...
@@ -99,7 +100,7 @@ def _walk(
 ) -> Mined:
     """Store the texts as a collection, build the index through its door, and mine as its door does."""
     from ranker.retrieval.index import build_index
-    from ranker.training.choosing import choose
+    from ranker.training.choosing import ask_for_the_rest, choose
 
     corpus = pa.table([list(documents), [""] * len(documents), list(documents.values())], schema=CORPUS)
     table = pa.table([list(queries), list(queries.values())], schema=QUERIES)
@@ -114,6 +115,7 @@ def _walk(
     index, work = build_index(config).folder, Path(config.output_dir) / "work"
     work.mkdir()
     chosen = choose(Collection("in memory", "train", corpus, table, qrels), index, config, work)
+    taught = ask_for_the_rest(Collection("in memory", "train", corpus, table, qrels), chosen, config, work)
     doc_ids = list(documents)
     return [
         {
@@ -123,6 +125,7 @@ def _walk(
             "negatives": [documents[doc_ids[key]] for key in choice.negatives],
             "doc_ids": [doc_ids[key] for key in choice.negatives],
             "scores": choice.similarities,
+            **({"teacher_scores": [choice.logits[key] for key in choice.negatives]} if taught else {}),
         }
         for row, ((query_id, text), choice) in enumerate(zip(queries.items(), chosen.choices, strict=True))
     ]
@@ -151,13 +154,23 @@ def _relevant(
     by_text: dict[str, str] = {}
     for doc_id, text in documents.items():
         by_text.setdefault(text, doc_id)
+    mistakes = Mistakes("positives")
     for query_id, answers in _answers(queries, positives).items():
-        for text in [answers] if isinstance(answers, str) else answers:
+        for text in _texts_of(query_id, answers, mistakes):
             if text not in by_text:
                 by_text[text] = _free_id(documents)
                 documents[by_text[text]] = text
             found.setdefault(query_id, {})[by_text[text]] = 1
+    mistakes.raise_if_any()
     return found
+
+
+def _texts_of(query_id: str, answers: Any, mistakes: Mistakes) -> list[str]:
+    texts = [answers] if isinstance(answers, str) or not isinstance(answers, Sequence) else list(answers)
+    wrong = [text for text in texts if not isinstance(text, str)]
+    for value in wrong[:1]:
+        mistakes.add(f"positives of query {query_id!r}", f"{shown(value)}: must be a text or a list of texts")
+    return [] if wrong else texts
 
 
 def _answers(queries: dict[str, str], positives: Positives | None) -> dict[str, str | Sequence[str]]:

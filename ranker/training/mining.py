@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker.config import Experiment
@@ -24,12 +25,12 @@ from ranker.retrieval.search import search_index
 from ranker.retrieval.shards import embeddings_of
 from ranker.schemas import GROUPS, QRELS, Collection
 from ranker.session import connected
-from ranker.training.candidates import BM25, DATA, INDEX
-from ranker.training.choosing import QUERY_VECTORS, Chosen, as_labelled, choose
-from ranker.training.groups import negatives_table, write_groups
+from ranker.training.candidates import INDEX
+from ranker.training.choosing import QUERY_VECTORS, Chosen, ask_for_the_rest, choose
+from ranker.training.groups import GROUPS_WORK, negatives_table, write_groups
 from ranker.training.known import positions_of
 from ranker.training.mining_report import write_report
-from ranker.training.teacher import score_labelled
+from ranker.training.sources import BM25, DATA, existing_run
 
 __all__ = ["mine"]
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 LEVEL = "relevance_level"
 DEV_GROUPS = GROUPS.append(pa.field("doc_ids", pa.list_(pa.string())))
 # What lies in the work folder while the stage runs.
-WORK = ("candidates", "teacher")
+WORK = ("candidates", "teacher", GROUPS_WORK)
 
 
 def mine(config: Experiment) -> Done:
@@ -61,7 +62,11 @@ def mine(config: Experiment) -> Done:
             raise StageError(f"{data}: has no train split to mine for, only {stored_splits(data)}")
         with connected(config.ray):
             outcome = _mine_train(work, open_collection(data, "train"), index, config)
-            return {**outcome, **_keep_dev(work, data, index, config)}
+            outcome |= _keep_dev(work, data, index, config)
+        for name in WORK:
+            shutil.rmtree(work / name, ignore_errors=True)
+        (work / QUERY_VECTORS).unlink()
+        return outcome
 
     return run_stage("mine", config.folder("mine"), {**config.mine.identity(), "seed": config.seed}, inputs, make)
 
@@ -69,12 +74,9 @@ def mine(config: Experiment) -> Done:
 def _further_inputs(config: Experiment) -> dict[str, str]:
     """Fingerprints of the runs and the teacher that the config names."""
     found = {}
-    for name in config.mine.candidates:
+    for number, name in enumerate(config.mine.candidates, 1):
         if name not in (INDEX, BM25, DATA):
-            path = Path(name).expanduser()
-            if not path.is_file():
-                raise StageError(f"mine.candidates {name!r}: none of 'index', 'bm25', 'data', and no TREC run file")
-            found[f"run {path.name}"] = fingerprint_path(path)
+            found[f"run {number}"] = fingerprint_path(existing_run(name))
     if config.mine.teacher.model is not None:
         model = Path(resolve(config.mine.teacher.model))
         found["teacher"] = fingerprint_path(model) if model.is_dir() else str(model)
@@ -90,40 +92,23 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
         raise StageError("no train query has a relevant document; check the train judgements of the stage data")
     log.info("looking for negatives of %d queries", train.queries.num_rows)
     chosen = choose(train, index, config, work)
+    if not chosen.num_candidates:
+        raise StageError(f"no query got a candidate from {list(config.mine.candidates)}; do they name these queries?")
     if not any(choice.negatives for choice in chosen.choices):
         raise StageError(f"no query got a negative; removed were {chosen.dropped}; loosen the filters of mine")
-    read_by_teacher = _ask_for_the_rest(train, chosen, config, work)
+    read_by_teacher = ask_for_the_rest(train, chosen, config, work)
     negatives = negatives_table(train, chosen)
     pq.write_table(negatives, work / "negatives.parquet")
     logits = _positive_logits(train, chosen) if read_by_teacher else None
     num_groups = write_groups(work / "groups.parquet", train, negatives, config.ray, logits)
     outcome = {**_counts(chosen, train), "groups": num_groups}
     write_report(work, train, chosen, outcome, config)
-    for name in WORK:
-        shutil.rmtree(work / name, ignore_errors=True)
-    (work / QUERY_VECTORS).unlink()
     log.info(
         "%d negatives for %d of %d queries in %.1f s; left out: %s",
         outcome["negatives"], num_groups, train.queries.num_rows, time.monotonic() - start,
         ", ".join(f"{rule} {count}" for rule, count in chosen.dropped.items()) or "nothing",
     )  # fmt: skip
     return outcome
-
-
-def _ask_for_the_rest(train: Collection, chosen: Chosen, config: Experiment, work: Path) -> bool:
-    """Let the teacher read what stands in a group and was not read yet; whether there is a teacher."""
-    if config.mine.teacher.model is None:
-        return False
-    pairs = [
-        (row, key)
-        for row, choice in enumerate(chosen.choices)
-        for key in dict.fromkeys([*chosen.positives(row), *choice.negatives])
-        if choice.negatives and key not in choice.logits
-    ]
-    logits = score_labelled(as_labelled(train, pairs), train, work / "teacher" / "chosen", config)
-    for (row, key), logit in zip(pairs, logits.tolist(), strict=True):
-        chosen.choices[row].logits[key] = logit
-    return True
 
 
 def _positive_logits(train: Collection, chosen: Chosen) -> list[float | None]:
@@ -182,8 +167,12 @@ def candidate_groups(collection: Collection, run: pa.Table) -> pa.Table:
 
 
 def _answered(collection: Collection) -> Collection:
-    """Only the queries with a relevant document."""
-    return collection.with_queries(collection.relevant()["query_id"].unique().to_pylist())
+    """Only the queries with a relevant document that the corpus has."""
+    relevant = collection.relevant()
+    gone = collection.documents.missing(relevant["doc_id"])
+    if gone:
+        relevant = relevant.filter(pc.invert(pc.is_in(relevant["doc_id"], pa.array(gone, pa.string()))))
+    return collection.with_queries(relevant["query_id"].unique().to_pylist())
 
 
 def _sample(collection: Collection, count: int | None, seed: int) -> Collection:

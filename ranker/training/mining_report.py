@@ -13,11 +13,12 @@ from ranker.config import Experiment, MineConfig
 from ranker.manifest import write_text
 from ranker.schemas import Collection
 from ranker.scoring.scorer import probabilities
-from ranker.training.candidates import BM25, DATA, INDEX
+from ranker.training.candidates import INDEX
 from ranker.training.choosing import Chosen
 from ranker.training.mining_examples import markdown_examples, markdown_table, plain
 from ranker.training.mining_plot import Panel, Values, score_plot
 from ranker.training.negatives import Depth
+from ranker.training.sources import BM25, DATA
 
 EXAMPLES = 20
 # Share of the queries from which on something is worth a hint.
@@ -129,7 +130,7 @@ def _panel(scored: Scored) -> Panel:
 def _what_was_done(train: Collection, chosen: Chosen, config: Experiment) -> list[str]:
     mine = config.mine
     depth = Depth.of(mine, chosen.pool.known.max_positives)
-    width = min(depth.width or mine.num_candidates or train.documents.num_rows, train.documents.num_rows)
+    width = min(depth.width, train.documents.num_rows)
     names = {INDEX: f"the vector index (`{config.index.model}`)", BM25: "BM25", DATA: "the data set's own run"}
     sources = " and ".join(names.get(name, f"the run `{name}`") for name in mine.candidates)
     said = [

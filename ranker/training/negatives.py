@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.config import MineConfig
+from ranker.retrieval.signatures import Signatures, likeness
 
 Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -50,6 +51,7 @@ class Candidates:
             negatives.
         likeness: (q, k) likeness of the text to the most similar positive of the query, 0 to 1. None: not known.
         ranks: (q, k) places in the source's list. None: the columns, from 1.
+        signatures: (n, bytes) of each document of the corpus, for those that are drawn at random. None: not known.
     """
 
     query_ids: Sequence[str]
@@ -62,6 +64,7 @@ class Candidates:
     held_out: Keys = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     likeness: Scores | None = None
     ranks: Keys | None = None
+    signatures: Signatures | None = None
 
     def take(self, columns: Keys, empty: Mask) -> "Candidates":
         """These columns (q, any) of each query, in this order; ``empty`` ones hold no candidate."""
@@ -87,23 +90,25 @@ class Depth:
     """How far down the lists.
 
     Args:
-        width: candidates that count, the positives among them but no copies. None: all that were found.
+        width: candidates that count, the positives among them but no copies.
         last: of those that pass the filters, how many may be chosen from. None: all.
     """
 
-    width: int | None
+    width: int
     last: int | None
 
     @classmethod
     def of(cls, mine: MineConfig, max_positives: int) -> "Depth":
         """As sentence-transformers looks, unless ``num_candidates`` says otherwise."""
+        if mine.num_candidates is not None:
+            return cls(mine.num_candidates, mine.range_max)
         last = mine.range_max
-        if last is None and mine.num_candidates is None:
+        if last is None:
             told_by_teacher = mine.teacher.model is not None and mine.min_score is not None
             filters = (mine.absolute_margin, mine.relative_margin, mine.max_score, mine.near_duplicates)
             drops = told_by_teacher or any(limit is not None for limit in filters)
             last = mine.range_min + mine.num_negatives * (10 if drops else 1) + max_positives
-        return cls(None if last is None else last + max_positives, last)
+        return cls(last + max_positives, last)
 
 
 @dataclass(frozen=True)
@@ -141,28 +146,31 @@ def choose_negatives(
     candidates, copies = without_copies(candidates, depth.width)
     kept, reasons, counts = _filter(candidates, mine)
     num_random = round(mine.random_ratio * mine.num_negatives)
-    held_out = set(candidates.same_text[candidates.held_out].tolist())
-    too_good = np.isin(reasons, [RULES.index(rule) for rule in TOO_GOOD])
+    held_out = set(candidates.same_text[candidates.held_out].tolist()) if num_random else set()
+    barred = np.isin(reasons, [RULES.index(rule) for rule in TOO_GOOD])
+    rejected = barred | (reasons == RULES.index("near_duplicate"))
     found = Negatives([], [], [], _sum(dropped, copies, counts), [], reasons)
     for row, query_id in enumerate(candidates.query_ids):
         rng = np.random.default_rng([seed, crc32(query_id.encode())])
         columns = np.flatnonzero(kept[row])[: depth.last][mine.range_min :]
         columns = _sample(columns, mine.num_negatives - num_random, mine.sampling_strategy, rng)
         hard = candidates.keys[row, columns].tolist()
-        taboo = candidates.same_text[[*candidates.positives[row], *hard]]
-        drawn = _draw(candidates.same_text, held_out.union(taboo.tolist()), num_random, rng)
+        drawn = []
+        if num_random:
+            taken = [*candidates.positives[row], *hard, *candidates.keys[row, rejected[row]].tolist()]
+            taboo = set(candidates.same_text[taken].tolist())
+            drawn = _draw(candidates, row, (held_out, taboo), num_random, mine.near_duplicates, rng)
         found.keys.append(hard + drawn)
         found.scores.append(candidates.scores[row, columns].tolist() + [float("nan")] * len(drawn))
         found.ranks.append(candidates.places[row, columns].tolist() + [0] * len(drawn))
-        found.too_good.append(candidates.keys[row, too_good[row]].tolist())
+        found.too_good.append(candidates.keys[row, barred[row]].tolist())
     return found
 
 
-def without_copies(candidates: Candidates, width: int | None) -> tuple[Candidates, dict[str, int]]:
-    """The first ``width`` (None: all) different texts of each list, none of them held out, and what was removed.
+def without_copies(candidates: Candidates, width: int) -> tuple[Candidates, dict[str, int]]:
+    """The first ``width`` different texts of each list, none of them held out, and what was removed.
 
-    Of several documents with one text the first of the list stays: a corpus counts each text once, as
-    sentence-transformers' does.
+    Of equal texts the first of the list stays: a corpus counts each text once, as sentence-transformers' does.
     """
     filled = candidates.keys >= 0
     texts = np.where(filled, candidates.same_text[candidates.keys], 0)
@@ -176,7 +184,7 @@ def without_copies(candidates: Candidates, width: int | None) -> tuple[Candidate
         hidden = np.isin(texts, np.unique(candidates.same_text[candidates.held_out])) & filled
         removed["held_out"] = hidden & ~repeated
     left = filled & ~repeated & ~hidden
-    size = min(width or candidates.keys.shape[1], candidates.keys.shape[1])
+    size = min(width, candidates.keys.shape[1])
     order = np.argsort(~left, axis=1, kind="stable")[:, :size]
     # What stands behind the last that counts was not looked at.
     looked_at = np.cumsum(left, axis=1) - left < size
@@ -214,17 +222,28 @@ def _rules(candidates: Candidates, mine: MineConfig) -> dict[str, Mask]:
     rules = {"positive": positive, "copy_of_positive": copies}
     if mine.near_duplicates is not None and candidates.likeness is not None:
         rules["near_duplicate"] = candidates.likeness >= mine.near_duplicates
+    for rule, hit in too_good(scores, least, mine).items():
+        rules[rule] = hit & ~judged
+    if mine.min_score is not None:
+        rules["min_score"] = (scores < mine.min_score) & ~judged
+    return rules
+
+
+def too_good(scores: Scores, least: Scores, mine: MineConfig) -> dict[str, Mask]:
+    """Which scores say, rule by rule, that a document is no wrong answer.
+
+    Args:
+        least: score of the least similar positive of each row, inf where there is none.
+    """
+    rules = {}
     if mine.absolute_margin is not None:
-        rules["absolute_margin"] = (scores + np.float32(mine.absolute_margin) > least) & ~judged
+        rules["absolute_margin"] = scores + np.float32(mine.absolute_margin) > least
     if mine.relative_margin is not None:
         # |least|, since multiplying a negative similarity would raise the threshold. Without a positive there is none.
         size = np.abs(np.where(np.isinf(least), np.float32(0), least))
-        threshold = least - size * np.float32(mine.relative_margin)
-        rules["relative_margin"] = (scores > threshold) & ~judged
+        rules["relative_margin"] = scores > least - size * np.float32(mine.relative_margin)
     if mine.max_score is not None:
-        rules["max_score"] = (scores > mine.max_score) & ~judged
-    if mine.min_score is not None:
-        rules["min_score"] = (scores < mine.min_score) & ~judged
+        rules["max_score"] = scores > mine.max_score
     return rules
 
 
@@ -234,7 +253,8 @@ def _same_as_known(candidates: Candidates) -> tuple[Mask, Mask, Mask]:
     for row, known in enumerate(candidates.positives):
         positive[row] = np.isin(keys[row], known)
         copies[row] = np.isin(candidates.same_text[keys[row]], candidates.same_text[list(known)]) & ~positive[row]
-        judged[row] = np.isin(keys[row], candidates.judged_negatives[row])
+        irrelevant = candidates.same_text[list(candidates.judged_negatives[row])]
+        judged[row] = np.isin(candidates.same_text[keys[row]], irrelevant) & ~positive[row] & ~copies[row]
     return positive, copies, judged
 
 
@@ -249,16 +269,32 @@ def _sample(columns: NDArray[np.intp], count: int, strategy: str, rng: np.random
     return np.sort(rng.choice(columns, size=count, replace=False))
 
 
-def _draw(same_text: NDArray[Any], taboo: set[int], count: int, rng: np.random.Generator) -> list[int]:
-    """``count`` documents of the corpus, no text twice and none of ``taboo``; fewer where there are none left."""
-    size, used = len(same_text), set(taboo)
-    drawn: list[int] = []
-    for _ in range(20 * count):
+def _draw(
+    candidates: Candidates,
+    row: int,
+    taboo: Sequence[set[int]],
+    count: int,
+    near: float | None,
+    rng: np.random.Generator,
+) -> list[int]:
+    """``count`` documents (fewer where none are left): no text twice, none of ``taboo``, none ``near`` a positive."""
+    same_text, known = candidates.same_text, list(candidates.positives[row])
+    size, used, drawn = len(same_text), set[int](), list[int]()
+
+    def fits(key: int) -> bool:
+        text = int(same_text[key])
+        if text in used or any(text in texts for texts in taboo):
+            return False
+        used.add(text)
+        if near is None or candidates.signatures is None or not known:
+            return True
+        return bool((likeness(candidates.signatures[known], candidates.signatures[key]) < near).all())
+
+    tries = 20 * count
+    places = rng.integers(size, size=tries) if tries < size else rng.permutation(size)
+    for key in places.tolist():
         if len(drawn) == count:
             break
-        key = int(rng.integers(size))
-        text = int(same_text[key])
-        if text not in used:
-            used.add(text)
+        if fits(key):
             drawn.append(key)
     return drawn

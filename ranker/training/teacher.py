@@ -1,6 +1,7 @@
 """A cross-encoder that reads pairs for the miner, on Ray actors; what is scored is kept and never scored twice."""
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranker.config import Experiment, RayConfig, ScoringConfig
 from ranker.data.grouping import group_texts
+from ranker.pretrained import named_anywhere
 from ranker.schemas import Collection
 from ranker.scoring.scorer import load_scorer
 from ranker.session import connected, quiet_ray_data
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 # Pairs that an interruption may cost each actor.
 TASK_PAIRS = 1024
 SECONDS_BETWEEN_LINES = 5.0
+WHOLE = "logits.npy"
 
 Logits = NDArray[np.float32]
 
@@ -46,11 +49,13 @@ def score_labelled(labelled: pa.Table, train: Collection, folder: Path, config: 
     """The teacher's logit (rows,) of each row of LABELLED, whose documents the corpus must hold.
 
     Args:
-        folder: what is done lies here; a call that was interrupted goes on.
+        folder: of this one table; what is done lies here, and a call that was interrupted goes on.
     """
     if not labelled.num_rows:
         return np.zeros(0, dtype=np.float32)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / WHOLE).is_file():
+        return np.asarray(np.load(folder / WHOLE), dtype=np.float32)
     parts = group_texts(labelled, train.queries, train.documents, folder / "texts", ray=config.ray)
     tasks = [task for number, part in enumerate(parts) for task in plan_tasks(number, part)]
     missing = [task for task in tasks if not (folder / task.file_name).is_file()]
@@ -61,7 +66,16 @@ def score_labelled(labelled: pa.Table, train: Collection, folder: Path, config: 
     found = np.concatenate([np.load(folder / task.file_name) for task in tasks])
     if len(found) != labelled.num_rows:
         raise RuntimeError(f"the teacher scored {len(found)} of {labelled.num_rows} pairs; run the stage data again")
+    _save(folder / WHOLE, found)
+    shutil.rmtree(folder / "texts")
     return found
+
+
+def _save(file: Path, logits: Logits) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("wb") as stream:
+        np.save(stream, logits)
+    temporary.replace(file)
 
 
 def plan_tasks(number: int, part: Path) -> list[Task]:
@@ -84,10 +98,7 @@ def _score_missing(parts: list[Path], missing: list[Task], folder: Path, config:
     done = 0
     for part, place, logits in _scored(parts, missing, config, config.ray):
         task = by_place[part, place]
-        temporary = folder / f".{task.file_name}.tmp"
-        with temporary.open("wb") as stream:
-            np.save(stream, logits)
-        temporary.replace(folder / task.file_name)
+        _save(folder / task.file_name, logits)
         done += task.num_pairs
         now = time.monotonic()
         if now - said > SECONDS_BETWEEN_LINES or done == total:
@@ -105,7 +116,7 @@ def _scored(
         quiet_ray_data()
         stream = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ScorePairs,
-            fn_constructor_args=(teacher.model, teacher.scoring, teacher.cpus_per_worker),
+            fn_constructor_args=(named_anywhere(str(teacher.model)), teacher.scoring, teacher.cpus_per_worker),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(teacher.num_workers, len(rows))),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ranker.retrieval.index import shard_sizes
 from ranker.retrieval.shards import merge_shards, search_store
 from ranker.retrieval.stores import FaissStore
 
@@ -71,6 +72,11 @@ def test_flat_shards_give_the_exact_list_to_the_last_tie(cuts: list[int]) -> Non
     keys, values = merge_shards([k for k, _ in found], [v for _, v in found], 20)
     np.testing.assert_array_equal(keys, exact(scores, 20))
     np.testing.assert_array_equal(values, np.take_along_axis(scores, exact(scores, 20), 1))
+
+
+def test_shards_are_of_like_size_so_that_each_can_be_trained_on() -> None:
+    assert shard_sizes(50_001, 50_000) == [25_001, 25_000] and shard_sizes(10, 4) == [4, 3, 3]
+    assert shard_sizes(4, 9) == [4]
 
 
 def test_an_approximate_store_keeps_its_own_scores() -> None:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ranker.data.examples import as_groups
 from ranker.manifest import Done, StageError
 from ranker.retrieval.index import build_index
 from ranker.schemas import GROUPS, QRELS
+from ranker.training import mining as module
 from ranker.training.measure import has_dev
 from ranker.training.miner import HardNegativeMiner
 from ranker.training.mining import mine
@@ -113,6 +115,8 @@ def test_what_does_not_fit_together_is_named_before_anything_runs(tiny_retriever
         ({"queries": [], "documents": DOCUMENTS}, "no queries"),
         ({"queries": QUERIES, "documents": ["a", 7]}, r"documents\['1'\]: 7"),
         ({"queries": QUERIES, "documents": DOCUMENTS, "positives": ["a"]}, "1 positives for 2 queries"),
+        ({"queries": QUERIES, "documents": DOCUMENTS, "positives": ["a", None]}, "query '1': None: must be a text"),
+        ({"queries": QUERIES, "documents": DOCUMENTS, "positives": ["a", ["b", 3]]}, "query '1': 3: must be a text"),
         ({"queries": QUERIES, "documents": DOCUMENTS, "positives": {"5": "a"}}, "1 unknown queries"),
         ({"queries": QUERIES, "documents": DOCUMENTS, "qrels": {"0": {"99": 1}}}, "document '99' is not there"),
     ]:
@@ -130,3 +134,54 @@ def test_mining_without_dev_queries_leaves_groups_that_can_be_trained_on(mined: 
         "groups.parquet", "negatives.parquet", "report.md", "scores.png", "dev_groups.parquet", "dev_qrels.parquet",
         "manifest.json",
     }  # fmt: skip
+
+
+def test_what_was_mined_is_kept_when_the_dev_search_is_stopped(
+    mined: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = mined.with_overrides({"mine.output_dir": str(tmp_path / "m")})
+
+    def stops(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "search_index", stops)
+        with pytest.raises(KeyboardInterrupt):
+            mine(config)
+    [block] = (tmp_path / ".m.partial" / "candidates").iterdir()
+    before = block.stat().st_mtime_ns
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # so that the block can be looked at afterwards
+    assert mine(config).outcome["groups"] == 6
+    assert (tmp_path / "m" / "candidates" / block.name).stat().st_mtime_ns == before
+
+
+def test_a_query_whose_answers_the_corpus_lacks_makes_no_group(
+    mined: Experiment, pets: Path, tmp_path: Path, encode_here: Any
+) -> None:
+    folder = tmp_path / "pets"
+    shutil.copytree(pets, folder)
+    with (folder / "qrels" / "train.tsv").open("a") as stream:
+        stream.write("q99\tnowhere\t1\n")
+    with (folder / "queries.jsonl").open("a") as stream:
+        stream.write('{"_id": "q99", "text": "where is the unicorn"}\n')
+    config = mined.with_overrides(
+        {"output_dir": str(tmp_path / "run"), "data.source": str(folder), "data.options": {"allow_missing": True}}
+    )
+    prepare(config)
+    build_index(config)
+    done = mine(config)
+    assert done.outcome["queries"] == 6
+    assert all(max(group["labels"]) > 0 for group in table(done, "groups").to_pylist())
+
+
+def test_another_run_of_the_same_name_is_mined_again(mined: Experiment, tmp_path: Path) -> None:
+    files = [tmp_path / name / "run.trec" for name in ("a", "b")]
+    corpus = pq.read_table(mined.folder("data") / "corpus")["doc_id"].to_pylist()
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("".join(f"q1 Q0 {doc_id} {n} {-n} x\n" for n, doc_id in enumerate(corpus, 1)))
+    names = [str(file) for file in files]
+    config = mined.with_overrides({"mine.output_dir": str(tmp_path / "m"), "mine.candidates": names})
+    assert not mine(config).skipped and mine(config).skipped
+    files[0].write_text("".join(f"q1 Q0 {doc_id} {n} {-n} x\n" for n, doc_id in enumerate(corpus[::-1], 1)))
+    assert not mine(config).skipped

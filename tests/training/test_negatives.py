@@ -42,7 +42,9 @@ def chosen(candidates: Candidates, **settings: Any) -> list[int]:
         ({"max_score": 0.75}, [0, 5, 9]),
         ({"min_score": 0.6}, [1, 4, 0]),
         ({"range_min": 1}, [4, 0, 5, 9]),
-        ({"range_max": 3}, [1, 4, 0]),
+        ({"range_max": 3, "num_negatives": 3}, [1, 4, 0]),
+        ({"num_candidates": 4}, [1, 4, 0]),  # with the positive
+        ({"num_candidates": 5, "range_max": 2, "num_negatives": 2}, [1, 4]),
         ({"range_min": 1, "range_max": 3, "num_negatives": 1}, [4]),
         ({"range_min": 1, "relative_margin": 0.05}, [5, 9]),
     ],
@@ -152,7 +154,7 @@ def test_the_negatives_are_those_of_sentence_transformers(settings: dict[str, An
         judged_negatives=[[] for _ in positives],
         same_text=np.arange(40),
     )
-    mine = MineConfig(**{"num_negatives": 4, "num_candidates": 40, "relative_margin": None, **settings})
+    mine = MineConfig(**{"num_negatives": 4, "relative_margin": None, **settings})
     found = choose_negatives(candidates, mine, seed=0)
     ours = {f"q{n}": [f"d{key}" for key in keys] for n, keys in enumerate(found.keys) if keys}
     assert ours == expected and len(ours) > 5
@@ -165,3 +167,30 @@ def test_documents_held_out_for_other_splits_and_their_copies_are_no_negatives()
     assert found.keys == [[0, 9]] and found.dropped["held_out"] == 2  # 5 is a copy of a candidate
     random = MineConfig(relative_margin=None, num_negatives=10, random_ratio=1.0)
     assert not {1, 4, 5} & set(choose_negatives(candidates, random, seed=0).keys[0])
+
+
+def test_an_unjudged_copy_of_a_judged_negative_passes_like_it() -> None:
+    same_text = np.array([0, 1, 2, 3, 4, 5, 6, 1, 8, 9])  # 7 reads as 1
+    candidates = one_query(judged_negatives=[[7]], same_text=same_text)
+    assert chosen(candidates, relative_margin=0.05, max_score=0.6) == [1, 5, 9]
+
+
+def test_nothing_that_was_rejected_is_drawn_at_random() -> None:
+    signatures = np.arange(10, dtype=np.uint8)[:, None].repeat(128, axis=1)
+    signatures[8] = signatures[3]  # nearly the positive, and in no list
+    likeness = np.array([[0, 1, 0, 0.9, 0, 0]], dtype=np.float32)  # 0 is nearly the positive, too
+    candidates = one_query(likeness=likeness, signatures=signatures)
+    mine = MineConfig(num_negatives=10, random_ratio=1.0, relative_margin=0.05, near_duplicates=0.8)
+    drawn = {key for seed in range(20) for key in choose_negatives(candidates, mine, seed).keys[0]}
+    assert drawn == {2, 5, 6, 7, 9}  # without 1 and 4, which the margin left out
+
+
+def test_all_that_is_left_is_drawn_however_little() -> None:
+    candidates = one_query(held_out=np.array([0, 1, 2, 4, 5, 6, 7, 9]))
+    mine = MineConfig(num_negatives=2, random_ratio=1.0, relative_margin=None)
+    assert all(choose_negatives(candidates, mine, seed).keys == [[8]] for seed in range(50))
+
+
+def test_more_negatives_than_the_range_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_negatives 4 is more than stands between range_min 1 and range_max 4"):
+        MineConfig(num_negatives=4, range_min=1, range_max=4)

@@ -15,6 +15,7 @@ from ranker.config import ConfigError, Experiment
 from ranker.pretrained import ModelNotFoundError
 from ranker.schemas import GROUPS
 from ranker.training import teacher as module
+from ranker.training.miner import HardNegativeMiner
 from ranker.training.mining import mine
 
 
@@ -140,3 +141,25 @@ def test_a_teacher_that_cannot_decide_or_is_not_there_is_named_first(with_teache
         with_teacher.with_overrides({"mine.relative_margin": None})
     with pytest.raises(ModelNotFoundError, match="nobody"):
         mine(with_teacher.with_overrides({"mine.teacher.model": str(tmp_path / "nobody")}))
+
+
+def test_a_drawn_document_that_the_teacher_takes_for_relevant_is_left_out(
+    with_teacher: Experiment, tmp_path: Path
+) -> None:
+    groups, negatives, outcome = taught(with_teacher, tmp_path / "mine", random_ratio=1.0, num_negatives=12)
+    assert outcome["drawn_at_random"] == negatives.num_rows > 12
+    for group in groups:
+        likely = [score for score, label in zip(group["scores"], group["labels"], strict=True) if label]
+        assert max(s for s, label in zip(group["scores"], group["labels"], strict=True) if not label) <= min(likely)
+
+
+def test_in_memory_the_teachers_logits_come_along(
+    talk: Any, tiny_retriever: str, tiny_reranker: str, encode_here: Any, ray_cluster: Any
+) -> None:
+    documents, queries, answers = talk
+    teacher = {"model": tiny_reranker, "action": "score", "num_workers": 1}
+    miner = HardNegativeMiner(tiny_retriever, num_workers=1, relative_margin=None, teacher=teacher)
+    found = miner.mine(queries[:2], documents, 3, positives=answers[:2])
+    groups = [{"query": row["query"], "documents": row["negatives"]} for row in found]
+    stored = [score for row in found for score in row["teacher_scores"]]
+    np.testing.assert_allclose(stored, logits(tiny_reranker, groups), atol=1e-4)
