@@ -1,5 +1,6 @@
 """Negatives of all queries, block by block: candidates, the teacher's opinion of them, and the filters."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ranker.config import Experiment, MineConfig
 from ranker.data.grouping import LABELLED
 from ranker.data.labels import ids_at
+from ranker.manifest import fingerprint, read_manifest
 from ranker.retrieval.search import encode_queries
 from ranker.retrieval.shards import embeddings_of
 from ranker.schemas import Collection
@@ -20,7 +22,7 @@ from ranker.training.candidates import Pool, candidate_blocks, make_pool
 from ranker.training.negatives import RULES, Candidates, Depth, Negatives, Scores, choose_negatives, too_good
 from ranker.training.teacher import Logits, score_labelled
 
-QUERY_VECTORS = "query_vectors.npy"
+QUERY_VECTORS = "query_vectors-{}.npy"
 # Removed candidates of a query that are remembered for the report.
 REMEMBERED = 3
 
@@ -134,14 +136,23 @@ def _without_found(choice: Choice, answers: Sequence[int], mine: MineConfig) -> 
 
 
 def _query_vectors(train: Collection, index: Path, config: Experiment, work: Path) -> Any:
-    file = work / QUERY_VECTORS
-    if not file.is_file():
+    """Vectors of the queries, from the work folder or from what was mined before with other filters."""
+    embedded = read_manifest(embeddings_of(index).folder)
+    texts = hashlib.sha256("\0".join(train.queries["text"].to_pylist()).encode()).hexdigest()
+    key = fingerprint([embedded.config, embedded.inputs.get("model"), texts])
+    places = [folder / QUERY_VECTORS.format(key) for folder in (work, config.folder("mine"))]
+    for place in places:
+        if place.is_file():
+            vectors = np.load(place)
+            break
+    else:
         vectors = encode_queries(index, train.queries, batch_size=config.index.batch_size, actors=config.index)
-        temporary = work / f".{QUERY_VECTORS}.tmp"
+    if not places[0].is_file():
+        temporary = work / f".{places[0].name}.tmp"
         with temporary.open("wb") as stream:
             np.save(stream, vectors)
-        temporary.replace(file)
-    return np.load(file)
+        temporary.replace(places[0])
+    return vectors
 
 
 def _read_by_teacher(candidates: Candidates) -> Iterator[tuple[int, list[int]]]:

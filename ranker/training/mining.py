@@ -26,7 +26,7 @@ from ranker.retrieval.shards import embeddings_of
 from ranker.schemas import GROUPS, QRELS, Collection
 from ranker.session import connected
 from ranker.training.candidates import INDEX
-from ranker.training.choosing import QUERY_VECTORS, Chosen, ask_for_the_rest, choose
+from ranker.training.choosing import Chosen, ask_for_the_rest, choose
 from ranker.training.groups import GROUPS_WORK, negatives_table, write_groups
 from ranker.training.known import positions_of
 from ranker.training.mining_report import write_report
@@ -65,7 +65,6 @@ def mine(config: Experiment) -> Done:
             outcome |= _keep_dev(work, data, index, config)
         for name in WORK:
             shutil.rmtree(work / name, ignore_errors=True)
-        (work / QUERY_VECTORS).unlink()
         return outcome
 
     return run_stage("mine", config.folder("mine"), {**config.mine.identity(), "seed": config.seed}, inputs, make)

@@ -13,6 +13,7 @@ from ranker.data.examples import as_groups
 from ranker.manifest import Done, StageError
 from ranker.retrieval.index import build_index
 from ranker.schemas import GROUPS, QRELS
+from ranker.training import choosing
 from ranker.training import mining as module
 from ranker.training.measure import has_dev
 from ranker.training.miner import HardNegativeMiner
@@ -129,7 +130,7 @@ def test_what_does_not_fit_together_is_named_before_anything_runs(tiny_retriever
 def test_mining_without_dev_queries_leaves_groups_that_can_be_trained_on(mined: Experiment, tmp_path: Path) -> None:
     done = mine(mined.with_overrides({"mine.output_dir": str(tmp_path / "m"), "mine.num_dev_queries": 0}))
     assert table(done, "dev_groups").num_rows == 0 and not has_dev(done.folder)
-    left = {file.name for file in done.folder.iterdir()}
+    left = {file.name for file in done.folder.iterdir() if not file.name.startswith("query_vectors-")}
     assert left == {
         "groups.parquet", "negatives.parquet", "report.md", "scores.png", "dev_groups.parquet", "dev_qrels.parquet",
         "manifest.json",
@@ -185,3 +186,13 @@ def test_another_run_of_the_same_name_is_mined_again(mined: Experiment, tmp_path
     assert not mine(config).skipped and mine(config).skipped
     files[0].write_text("".join(f"q1 Q0 {doc_id} {n} {-n} x\n" for n, doc_id in enumerate(corpus[::-1], 1)))
     assert not mine(config).skipped
+
+
+def test_other_filters_encode_no_query_again(
+    mined: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = mined.with_overrides({"mine.output_dir": str(tmp_path / "m"), "mine.num_dev_queries": 0})
+    before = table(mine(config), "negatives")
+    monkeypatch.setattr(choosing, "encode_queries", None)
+    after = mine(config.with_overrides({"mine.num_negatives": 2}))
+    assert not after.skipped and table(after, "negatives").num_rows < before.num_rows
