@@ -1,7 +1,7 @@
 """Texts -> vectors, through a sentence-transformers bi-encoder."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -14,9 +14,17 @@ from ranker.pretrained import resolve
 
 log = logging.getLogger(__name__)
 
-# On a CPU a batch of 16 fills the matrix units, and a smaller batch is padded less: on texts of 10 to 256 tokens it
-# took a fifth less time than one of 64.
-CPU_BATCH = 16
+# Tokens a batch on a CPU, padding included: enough to fill its units, few enough for its caches.
+CPU_TOKENS = 2048
+# Glibc gives large freed blocks back to the system, which has to zero them again for the next batch: a tenth of the
+# time. From when a block of this size is freed, the largest that counts, it keeps those that are smaller (mallopt(3)).
+KEPT_BLOCK = 2**25 - 2**16
+# Texts tokenised and sorted by length together.
+CHUNK = 2048
+# A full text, to bound a batch; models that take longer ones mostly read shorter ones.
+FULL_LENGTH = 512
+# What a tokenizer gives for padded texts. Other tensors may mean anything.
+COLUMNS = {"input_ids", "attention_mask", "token_type_ids"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,7 +36,7 @@ class Encoder:
         max_length: longest input in tokens; None: what the model folder says.
         precision: arithmetic; auto: see :func:`choose_precision`.
         device: such as ``cpu`` or ``cuda:0``; None: an accelerator when there is one.
-        batch_size: texts a batch, of like length; a CPU takes at most CPU_BATCH at once.
+        batch_size: texts of full length a batch, more where they are shorter; a CPU takes at most CPU_TOKENS tokens.
         threads: cores for torch in this process; None: leave torch's own choice.
 
     Raises:
@@ -49,8 +57,10 @@ class Encoder:
         if threads is not None:
             torch.set_num_threads(max(1, min(threads, available_cpus())))
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.startswith("cpu"):
+            torch.empty(KEPT_BLOCK, dtype=torch.uint8)
         self.precision = choose_precision(precision, self.device)
-        self.batch_size = min(batch_size, CPU_BATCH) if self.device.startswith("cpu") else batch_size
+        self.batch_size = batch_size
         self._model: Any = SentenceTransformer(
             resolve(model),
             device=self.device,
@@ -61,27 +71,72 @@ class Encoder:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length
         self.max_length: int | None = self._model.max_seq_length
-        self.dimension: int = int(self._model.get_embedding_dimension() or 0)
+        # Not every module says how long its vectors are.
+        dimension = self._model.get_embedding_dimension() or len(self._model.encode("", convert_to_tensor=True))
+        self.dimension = int(dimension)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (n, dimension) of queries, with the query prompt of the model where it has one."""
-        return self._encode(self._model.encode_query, texts)
+        return self._encode(texts, "query", ("query",))
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (n, dimension) of documents, with the document prompt of the model where it has one."""
-        return self._encode(self._model.encode_document, texts)
+        return self._encode(texts, "document", ("document", "passage", "corpus"))
 
-    def _encode(self, method: Any, texts: Sequence[str]) -> NDArray[np.float32]:
-        if not texts:
-            return np.zeros((0, self.dimension), dtype=np.float32)
+    def _encode(self, texts: Sequence[str], task: str, prompts: Sequence[str]) -> NDArray[np.float32]:
+        found = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        known = self._model.prompts
+        prompt = next((known[name] for name in prompts if name in known), known.get(self._model.default_prompt_name))
         with torch.inference_mode():
-            # Tensors, since NumPy has no bf16; sentence-transformers sorts the texts by length by itself.
-            vectors = method(
-                list(texts), batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
-            ).float()
-            # Normalised here in float32: in bf16 the norm itself would be off by a percent.
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        return np.ascontiguousarray(vectors.cpu().numpy(), dtype=np.float32)
+            for start in range(0, len(texts), CHUNK):
+                some = list(texts[start : start + CHUNK])
+                # Normalised here in float32: in bf16 the norm itself would be off by a percent.
+                vectors = torch.nn.functional.normalize(self._vectors(some, task, prompt), dim=-1)
+                found[start : start + len(some)] = vectors.cpu().numpy()
+        return found
+
+    def _vectors(self, texts: list[str], task: str, prompt: str | None) -> torch.Tensor:
+        """float32 (n, dimension) on the device."""
+        features = self._model.preprocess(texts, prompt=prompt, task=task)
+        columns = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+        if not _is_padded(columns, len(texts)):
+            options = {"batch_size": self.batch_size, "convert_to_tensor": True, "show_progress_bar": False}
+            return self._model.encode(texts, prompt=prompt, task=task, **options).float()
+        rest = {name: value for name, value in features.items() if name not in columns}
+        found = torch.empty((len(texts), self.dimension), device=self.device)
+        for rows in plan_rows(columns["attention_mask"].sum(1), self._tokens()):
+            used = used_columns(columns["attention_mask"][rows])
+            batch = {name: value[rows, used].to(self.device) for name, value in columns.items()}
+            found[rows] = self._model({**batch, **rest}, task=task)["sentence_embedding"][:, : self.dimension].float()
+        return found
+
+    def _tokens(self) -> int:
+        tokens = self.batch_size * min(self.max_length or FULL_LENGTH, FULL_LENGTH)
+        return min(tokens, CPU_TOKENS) if self.device.startswith("cpu") else tokens
+
+
+def _is_padded(columns: Mapping[str, torch.Tensor], count: int) -> bool:
+    """Whether these are rows of tokens with a mask, and nothing else."""
+    if "attention_mask" not in columns or not set(columns) <= COLUMNS:
+        return False
+    shape = columns["attention_mask"].shape
+    return len(shape) == 2 and shape[0] == count and all(column.shape == shape for column in columns.values())
+
+
+def plan_rows(lengths: torch.Tensor, tokens: int) -> Iterator[torch.Tensor]:
+    """Rows of each batch, longest first, so that rows times the longest stays within ``tokens``; at least one row."""
+    order = torch.argsort(lengths, descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        end = start + max(1, tokens // max(1, int(lengths[order[start]])))
+        yield order[start:end]
+        start = end
+
+
+def used_columns(mask: torch.Tensor) -> slice:
+    """The columns in which some row has a token, on whichever side the padding is; one where none has."""
+    used = mask.any(0).nonzero()
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
 
 
 def choose_precision(precision: Precision, device: str) -> str:

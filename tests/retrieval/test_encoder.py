@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Router
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding, Transformer
 
 from ranker.pretrained import ModelNotFoundError
 from ranker.retrieval import encoder as module
-from ranker.retrieval.encoder import Encoder, choose_precision
+from ranker.retrieval.encoder import Encoder, choose_precision, plan_rows, used_columns
 
 TEXTS = ["a dog barks", "cat", "", "a parrot repeats the words that it hears often when it is content in summer"]
 
@@ -63,3 +66,67 @@ def test_the_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_folder_that_is_no_model_is_named(tmp_path) -> None:
     with pytest.raises(ModelNotFoundError, match="not a model folder"):
         Encoder(str(tmp_path))
+
+
+def test_a_batch_holds_texts_of_like_length_within_the_tokens() -> None:
+    batches = [rows.tolist() for rows in plan_rows(torch.tensor([3, 9, 2, 4, 3, 0]), 9)]
+    assert batches == [[1], [3, 0], [4, 2, 5]]  # 1 x 9, 2 x 4, 3 x 3
+    assert [rows.tolist() for rows in plan_rows(torch.tensor([7, 5]), 4)] == [[0], [1]]
+    assert list(plan_rows(torch.tensor([], dtype=torch.int64), 4)) == []
+
+
+def test_padding_on_either_side_is_cut_off() -> None:
+    assert used_columns(torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])) == slice(0, 3)
+    assert used_columns(torch.tensor([[0, 0, 0, 1], [0, 0, 1, 1]])) == slice(2, 4)
+    assert used_columns(torch.zeros((2, 4))) == slice(0, 1)
+
+
+def test_many_texts_keep_their_order_over_batches_and_chunks(tiny_retriever: str, monkeypatch) -> None:
+    texts = [" ".join(["dog", "cat", "bird"][n % 3] for n in range(size)) for size in (1, 60, 7, 7, 3, 90, 0, 20, 2, 5)]
+    oracle = SentenceTransformer(tiny_retriever, device="cpu").encode(texts, normalize_embeddings=True)
+    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(module, "CPU_TOKENS", 24)
+    encoder = Encoder(tiny_retriever, precision="fp32", device="cpu")
+    padded = []
+    encoder._model.register_forward_pre_hook(lambda _, inputs: padded.append(inputs[0]["input_ids"].shape))
+    np.testing.assert_allclose(encoder.encode_documents(texts), oracle, atol=1e-5)
+    assert sum(rows for rows, _ in padded) == len(texts)
+    assert all(rows * width <= 24 or rows == 1 for rows, width in padded)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max", "mean"])
+def test_any_modules_behind_the_backbone(tiny_backbone: str, tmp_path, pooling: str) -> None:
+    torch.manual_seed(3)
+    modules = [Transformer(tiny_backbone, max_seq_length=64), Pooling(32, pooling), Dense(32, 24), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path))
+    encoder = Encoder(str(tmp_path), precision="fp32", device="cpu")
+    oracle = SentenceTransformer(str(tmp_path), device="cpu").encode_document(TEXTS)
+    assert encoder.dimension == 24
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS), oracle, atol=1e-5)
+
+
+def test_a_prompt_that_is_not_pooled_and_one_for_everything(tiny_backbone: str, tmp_path) -> None:
+    modules = [Transformer(tiny_backbone, max_seq_length=64), Pooling(32, "mean", include_prompt=False)]
+    prompts = {"passage": "food of a ", "usual": "bird "}
+    model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts, default_prompt_name="usual")
+    model.save(str(tmp_path))
+    encoder, oracle = Encoder(str(tmp_path), precision="fp32", device="cpu"), SentenceTransformer(str(tmp_path))
+    for ours, theirs in (
+        (encoder.encode_queries, oracle.encode_query),
+        (encoder.encode_documents, oracle.encode_document),
+    ):
+        np.testing.assert_allclose(ours(TEXTS), theirs(TEXTS, normalize_embeddings=True), atol=1e-5)
+
+
+def test_what_is_no_padded_text_is_left_to_sentence_transformers(tiny_backbone: str, tmp_path, monkeypatch) -> None:
+    body = Transformer(tiny_backbone, max_seq_length=64)
+    words = StaticEmbedding(body.tokenizer, embedding_dim=32)  # its texts lie end to end
+    router = Router.for_query_document(query_modules=[words], document_modules=[body, Pooling(32, "mean")])
+    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path))
+    monkeypatch.setattr(module, "resolve", str)  # such a folder has no weights of its own
+    encoder, oracle = Encoder(str(tmp_path), precision="fp32", device="cpu"), SentenceTransformer(str(tmp_path))
+    for ours, theirs in (
+        (encoder.encode_queries, oracle.encode_query),
+        (encoder.encode_documents, oracle.encode_document),
+    ):
+        np.testing.assert_allclose(ours(TEXTS[:2]), theirs(TEXTS[:2], normalize_embeddings=True), atol=1e-5)
