@@ -1,12 +1,14 @@
-"""Connect to the user's Ray cluster, or start a local one that ends with the program."""
+"""Connect to the user's Ray cluster, or start a local one that ends with the program.
+
+Ray itself is imported where it is used: what only prepares data starts without it.
+"""
 
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-import ray
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 
 from ranker.config import RayConfig
 from ranker.machine import available_cpus
@@ -15,6 +17,27 @@ log = logging.getLogger(__name__)
 
 # Two workers need two places even on a machine of one core.
 MINIMUM_CPUS = 2
+# A machine of our own is not taken away with notice, so that Ray Train need not start a process that looks out for it.
+NO_NOTICE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+_open: ContextVar[ExitStack | None] = ContextVar("open", default=None)
+
+
+@contextmanager
+def one_cluster() -> Iterator[None]:
+    """A context whose stages share what the first of them opens with :func:`connected`; it closes with the block.
+
+    Where no stage needs Ray, nothing starts.
+    """
+    if _open.get() is not None:
+        yield
+        return
+    with ExitStack() as stack:
+        before = _open.set(stack)
+        try:
+            yield
+        finally:
+            _open.reset(before)
 
 
 @contextmanager
@@ -22,18 +45,28 @@ def connected(config: RayConfig) -> Iterator[None]:
     """A context in which Ray is connected.
 
     An open connection is used and left open. Otherwise ``config.address`` or RAY_ADDRESS (set inside a submitted
-    job) is joined; without either a local cluster starts, and stops at the end of the block.
+    job) is joined; without either a local cluster starts, and stops at the end of the block, or at that of the
+    :func:`one_cluster` around it.
     """
+    import ray
+
     if ray.is_initialized():
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    with _joined(address) if address else _local(config):
+    cluster, around = _joined(address) if address else _local(config), _open.get()
+    if around is not None:
+        around.enter_context(cluster)
+        yield
+        return
+    with cluster:
         yield
 
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
+    import ray
+
     log.info("joining the Ray cluster at %s", address)
     ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": worker_environment()})
     try:
@@ -44,6 +77,8 @@ def _joined(address: str) -> Iterator[None]:
 
 @contextmanager
 def _local(config: RayConfig) -> Iterator[None]:
+    import ray
+
     num_cpus = config.num_cpus or max(MINIMUM_CPUS, available_cpus())
     log.info("starting a local Ray cluster with %d cores", num_cpus)
     # A folder of our own: Ray's sockets must not meet those of another cluster of this user. Sockets allow
@@ -58,7 +93,7 @@ def _local(config: RayConfig) -> Iterator[None]:
             # Below this it tells of its token file and of the dashboard on every start.
             logging_level=logging.ERROR,
             _temp_dir=temporary,
-            runtime_env={"env_vars": worker_environment()},
+            runtime_env={"env_vars": {**worker_environment(), **NO_NOTICE}},
         )
         try:
             yield

@@ -13,7 +13,7 @@ from ranker.cli import doctor as doctor_view
 from ranker.cli import models as models_view
 from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
-from ranker.cli.stages import DOORS, PIPELINE, run
+from ranker.cli.stages import DOORS, run, run_all
 from ranker.config import Experiment, Stage, load_experiment
 
 app = typer.Typer(
@@ -89,8 +89,7 @@ def compare(
 def pipeline(config: ConfigFile, overrides: Overrides = None) -> None:
     """Run every stage of an experiment; what is already done is skipped."""
     with show_progress(), explain():
-        experiment = load_experiment(config, overrides or ())
-        write_result([run(stage, experiment).summary() for stage in PIPELINE])
+        write_result([done.summary() for done in run_all(load_experiment(config, overrides or ()))])
 
 
 @app.command()

@@ -16,6 +16,7 @@ from ranker.cli.stages import DOORS, PIPELINE, finished, open_door
 from ranker.config import Experiment
 from ranker.manifest import Done, StageError, write_text
 from ranker.schemas import RUN, Collection, read_table
+from ranker.session import one_cluster
 
 NUM_QUESTIONS = 3
 NUM_SHOWN = 3
@@ -49,11 +50,12 @@ def run_quickstart(config: Experiment, console: Console) -> None:
     """Walk through every stage, then show the figures, three questions, and where everything is."""
     start = time.monotonic()
     steps: list[Done] = []
-    for number, stage in enumerate(PIPELINE, start=1):
-        console.rule(f"[bold]{number}/{len(PIPELINE)} {stage}[/bold]: {DOORS[stage].purpose}", align="left")
-        done = open_door(stage)(config)
-        console.print(_sentence(done), markup=False, highlight=False)
-        steps.append(done)
+    with one_cluster():
+        for number, stage in enumerate(PIPELINE, start=1):
+            console.rule(f"[bold]{number}/{len(PIPELINE)} {stage}[/bold]: {DOORS[stage].purpose}", align="left")
+            done = open_door(stage)(config)
+            console.print(_sentence(done), markup=False, highlight=False)
+            steps.append(done)
     metrics, questions = finished("evaluate", config).outcome, pick_questions(config)
     console.rule("[bold]before and after reranking[/bold]", align="left")
     texts = _titles(config, questions)

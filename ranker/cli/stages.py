@@ -14,6 +14,7 @@ from ranker.cli.progress import show_progress
 from ranker.config import Experiment, Stage, load_experiment
 from ranker.manifest import MANIFEST, Done, read_manifest
 from ranker.pretrained import resolve
+from ranker.session import one_cluster
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +73,20 @@ def run(stage: Stage, config: Experiment, announce: Callable[[Stage, int, int], 
     steps = plan(stage, config)
     _check_models(steps, config)
     done: Done | None = None
-    for number, step in enumerate(steps, start=1):
-        if announce:
-            announce(step, number, len(steps))
-        done = open_door(step)(config)
+    with one_cluster():
+        for number, step in enumerate(steps, start=1):
+            if announce:
+                announce(step, number, len(steps))
+            done = open_door(step)(config)
     if done is None:  # a plan always ends with the stage itself
         raise AssertionError(stage)
     return done
+
+
+def run_all(config: Experiment) -> list[Done]:
+    """The whole pipeline, in one cluster."""
+    with one_cluster():
+        return [run(stage, config) for stage in PIPELINE]
 
 
 def _check_models(steps: list[Stage], config: Experiment) -> None:
@@ -117,5 +125,5 @@ def main(stage: Stage | None, description: str | None, arguments: Iterable[str] 
     overrides = [*given.set, *([f"tune.space={given.space}"] if getattr(given, "space", None) else [])]
     with show_progress(), explain():
         config = load_experiment(given.config, overrides)
-        results = [run(step, config).summary() for step in ([stage] if stage else PIPELINE)]
+        results = [done.summary() for done in ([run(stage, config)] if stage else run_all(config))]
         sys.stdout.write(json.dumps(results[0] if stage else results, indent=2, ensure_ascii=False) + "\n")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ranker.config import TrainConfig
 from ranker.manifest import write_json
 from ranker.training import checkpoint, measure, progress
 from ranker.training.batches import Batch, GroupFile, collate, deal, step_rows, total_steps
@@ -26,28 +25,12 @@ from ranker.training.engine import (
     start_engine,
     sum_over_workers,
 )
+from ranker.training.job import GROUP_FILE, OUTCOME, WEIGHTS, Job
 from ranker.training.losses import LOSSES
 from ranker.training.model import load_model
 from ranker.training.progress import Window
 from ranker.training.schedule import rate_factor
 from ranker.training.scores import padding_values, score_batch
-
-GROUP_FILE, WEIGHTS, OUTCOME = "groups.arrow", "weights", "outcome.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the driver hands to each worker.
-
-    Args:
-        train: the section. seed: the experiment's. work: the stage's work folder, seen by all workers.
-        dev: folder of the dev tables; None where there are none.
-    """
-
-    train: TrainConfig
-    seed: int
-    work: Path
-    dev: Path | None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ranker.session import connected, worker_environment
 from ranker.training.batches import write_group_file
 from ranker.training.card import model_card
 from ranker.training.engine import choose_for_device
-from ranker.training.loop import GROUP_FILE, OUTCOME, WEIGHTS, Job
+from ranker.training.job import GROUP_FILE, OUTCOME, WEIGHTS, Job
 from ranker.training.losses import check_loss
 from ranker.training.measure import DEV_GROUPS, DEV_QRELS, has_dev
 from ranker.training.model import check_model

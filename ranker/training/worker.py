@@ -8,7 +8,8 @@ import ray.train
 from ray.train.torch import get_device
 
 from ranker.manifest import write_json
-from ranker.training.loop import Job, Place, Run
+from ranker.training.job import Job
+from ranker.training.loop import Place, Run
 from ranker.training.progress import TrainingError
 
 STOPPED = "stopped.json"

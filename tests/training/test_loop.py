@@ -12,7 +12,8 @@ import torch
 from ranker.config import TrainConfig
 from ranker.schemas import GROUPS, read_table
 from ranker.training.batches import write_group_file
-from ranker.training.loop import GROUP_FILE, OUTCOME, WEIGHTS, Job, Place, Run
+from ranker.training.job import GROUP_FILE, OUTCOME, WEIGHTS, Job
+from ranker.training.loop import Place, Run
 from ranker.training.progress import LOG, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_worker_group")
