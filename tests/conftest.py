@@ -1,5 +1,13 @@
+import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -146,3 +154,79 @@ def encode_here(monkeypatch: pytest.MonkeyPatch) -> Encoding:
     calls = Encoding()
     monkeypatch.setattr(embed, "_encoded", calls)
     return calls
+
+
+def recorded_step(work: Path) -> int:
+    """The step of the checkpoint from which Ray Train goes on in this work folder; 0 while there is none.
+
+    A folder of a checkpoint is there earlier, while workers still copy into it. Ray's controller writes this file when
+    every worker has reported, and a restarted run believes this file alone.
+    """
+    try:
+        state = json.loads((work / "ray" / "run" / "checkpoint_manager_snapshot.json").read_text())
+    except (FileNotFoundError, ValueError):  # ValueError: it is being written
+        return 0
+    newest = state["latest_checkpoint_result"]
+    return newest["metrics"]["step"] if newest else 0
+
+
+class Quickstart(NamedTuple):
+    """A small quickstart in ``reader/runs/quickstart`` that was killed while it trained, and run again to its end.
+
+    Args:
+        reader: the folder it ran in, with ``jobs/`` beside it. config: what it ran.
+        recorded: the step of the checkpoint that was safe when it was killed.
+        left: names in the folder of the runs at that time. whole: those with a manifest.
+        log: of the second run. again: runs it once more and returns exit status and log.
+    """
+
+    reader: Path
+    config: Any
+    recorded: int
+    left: set[str]
+    whole: set[str]
+    log: str
+    again: Callable[[], tuple[int, str]]
+
+
+SMALL_QUICKSTART = [
+    "data.options.max_documents=300", "index.cpus_per_worker=2", "index.max_length=32",
+    "mine.max_queries=60", "mine.num_dev_queries=6", "mine.dev_depth=10",
+    "train.batch_size=4", "train.max_steps=14", "train.checkpoint_every=3", "train.max_length=64",
+    "evaluate.max_queries=30", "evaluate.depth=10", "export.num_samples=8",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def interrupted_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """The main job at a size that fits a test; what it leaves also serves other tests and the blocks of the pages."""
+    from ranker.config import load_experiment
+
+    reader = tmp_path_factory.mktemp("reader")
+    shutil.copytree(Path(__file__).parent.parent / "jobs", reader / "jobs")
+    runs, log = reader / "runs" / "quickstart", reader / "quickstart.log"
+    overrides = [word for pair in SMALL_QUICKSTART for word in ("--set", pair)]
+    command = [sys.executable, "-c", "from ranker.cli import app; app()", "quickstart", "--output-dir", str(runs)]
+
+    def start() -> subprocess.Popen:
+        with log.open("w") as stream:
+            return subprocess.Popen(
+                [*command, *overrides], cwd=reader, stdout=stream, stderr=subprocess.STDOUT,
+                env={**os.environ, "COLUMNS": "140"}, start_new_session=True,
+            )  # fmt: skip
+
+    def finish() -> tuple[int, str]:
+        return start().wait(timeout=400), log.read_text()
+
+    process, deadline = start(), time.monotonic() + 400
+    # The second checkpoint; the run cannot be much further, since Ray looks for reports every two seconds.
+    while (recorded := recorded_step(runs / ".model.partial")) < 6:
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # the driver and, with it, everything of its own session
+    process.wait()
+    left, whole = {path.name for path in runs.iterdir()}, {path.parent.name for path in runs.glob("*/manifest.json")}
+    status, text = finish()
+    assert status == 0, text[-3000:]
+    config = load_experiment(reader / "jobs" / "quickstart.yaml", [*SMALL_QUICKSTART, f"output_dir={runs}"])
+    return Quickstart(reader, config, recorded, left, whole, text, finish)

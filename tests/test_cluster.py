@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import re
 import secrets
 import socket
@@ -98,6 +99,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def wait_for_listener(port: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
 @pytest.fixture
 def job_address(monkeypatch) -> Iterator[str]:
     """The dashboard of a cluster of its own: each of its ports is free, so it cannot meet another on this machine.
@@ -112,8 +123,11 @@ def job_address(monkeypatch) -> Iterator[str]:
         options = {"port": free_port(), "dashboard-port": dashboard, "dashboard-agent-listen-port": agent,
                    "num-cpus": 2, "temp-dir": folder, "node-ip-address": "127.0.0.1"}  # fmt: skip
         command = [RAY, "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # At its end Ray would wait half a minute for replicas of a service to move to other nodes.
+        environment = {**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         try:
+            wait_for_listener(agent, 60)  # without its agent a cluster takes no jobs
             yield f"http://127.0.0.1:{dashboard}"
         finally:
             process.terminate()  # with --block, the cluster ends with this process

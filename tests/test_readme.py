@@ -1,9 +1,10 @@
 """What the README and the pages of docs/ show is true: names exist, links lead somewhere, Python blocks run."""
 
+import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,31 +60,26 @@ def test_experiments_shown_are_valid(page: Path, tmp_path: Path) -> None:
             load_experiment(file)
 
 
-@pytest.fixture(scope="session")
-def finished_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a very small quickstart has run."""
-    folder = tmp_path_factory.mktemp("reader")
-    shutil.copytree(ROOT / "jobs", folder / "jobs")
-    small = [
-        "data.options.max_documents=300", "train.max_steps=4", "mine.max_queries=80", "mine.num_dev_queries=8",
-        "evaluate.max_queries=20", "evaluate.depth=5", "export.num_samples=8",
-    ]  # fmt: skip
-    overrides = [word for pair in small for word in ("--set", pair)]
-    command = [sys.executable, "-c", "from ranker.cli import app; app()", "quickstart", *overrides]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder
+@pytest.fixture
+def cluster_address(ray_cluster) -> Iterator[str]:
+    """The cluster of this test run, which the blocks join; a service that they leave there ends with the test."""
+    yield ray_cluster.get_runtime_context().gcs_address
+    from ray import serve
+
+    serve.shutdown()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
-def test_python_blocks_run(page: Path, finished_quickstart: Path) -> None:
-    script = finished_quickstart / f"{page.stem}_blocks.py"
+def test_python_blocks_run(page: Path, interrupted_quickstart, cluster_address: str) -> None:
+    reader = interrupted_quickstart.reader  # in which a very small quickstart has run
+    script = reader / f"{page.stem}_blocks.py"
     body = "\n".join(blocks(page, "python"))
     # Ray starts processes that import this file again.
     script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
     result = subprocess.run(
-        [sys.executable, str(script)], cwd=finished_quickstart, capture_output=True, text=True, timeout=800
-    )
+        [sys.executable, str(script)], cwd=reader, env=os.environ | {"RAY_ADDRESS": cluster_address},
+        capture_output=True, text=True, timeout=800,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,12 +1,7 @@
 """The main job at a size that fits a test: killed in the middle of training, started again, and once more when done."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import ir_measures
@@ -16,64 +11,18 @@ from ranker.cli.quickstart import Question, metrics_table, questions_markdown, s
 from ranker.config import load_experiment
 from ranker.training.progress import LOG
 
-SMALL = [
-    "data.options.max_documents=400",
-    "train.batch_size=8",
-    "train.max_steps=14",
-    "train.checkpoint_every=3",
-    "mine.max_queries=120",
-    "mine.num_dev_queries=8",
-    "evaluate.max_queries=30",
-    "evaluate.depth=10",
-    "export.num_samples=8",
-]
-TIMEOUT = 280
-
-
-def command(folder: Path) -> list[str]:
-    overrides = [word for pair in SMALL for word in ("--set", pair)]
-    return [
-        sys.executable,
-        "-c",
-        "from ranker.cli import app; app()",
-        "quickstart",
-        "--output-dir",
-        str(folder),
-        *overrides,
-    ]
-
-
-def start(folder: Path, log: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "COLUMNS": "140"}
-    with log.open("w") as stream:
-        return subprocess.Popen(
-            command(folder), stdout=stream, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
-        )
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    return list((folder / ".model.partial").rglob("checkpoint_*"))
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_in_training_it_goes_on_and_leaves_figures_that_another_tool_reproduces(tmp_path: Path) -> None:
-    folder = tmp_path / "runs"
-    process = start(folder, tmp_path / "first.log")
-    deadline = time.monotonic() + TIMEOUT
-    while len(checkpoints(folder)) < 1 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert process.poll() is None, (tmp_path / "first.log").read_text()[-3000:]
-    os.killpg(process.pid, signal.SIGKILL)  # the driver and, with it, everything of its own session
-    process.wait()
-    assert not (folder / "model").exists(), "a half-trained model must not look whole"
-    assert (folder / "mine" / "manifest.json").is_file()
+def test_killed_in_training_it_goes_on_and_leaves_figures_that_another_tool_reproduces(interrupted_quickstart) -> None:
+    story, folder = interrupted_quickstart, Path(interrupted_quickstart.config.output_dir)
+    assert "model" not in story.left, "a half-trained model must not look whole"
+    assert "mine" in story.whole
 
-    process = start(folder, tmp_path / "second.log")
-    assert process.wait(timeout=TIMEOUT) == 0, (tmp_path / "second.log").read_text()[-3000:]
-    log = (tmp_path / "second.log").read_text()
-    assert "already done" in log
-    assert re.search(r"resuming after step ([3-9]|1[0-3]) of 14 steps", (folder / "model" / LOG).read_text())
+    assert "already done" in story.log
+    assert story.log.count("starting a local Ray cluster") == 1, "training and evaluation share one"
+    [reached] = re.findall(r"resuming after step (\d+) of 14 steps", (folder / "model" / LOG).read_text())
+    assert story.recorded <= int(reached) < 14
     assert json.loads((folder / "model" / "manifest.json").read_text())["outcome"]["steps"] == 14
 
     metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
@@ -87,9 +36,9 @@ def test_killed_in_training_it_goes_on_and_leaves_figures_that_another_tool_repr
     assert (folder / "onnx" / "model.onnx").is_file()
     assert (folder / "questions.md").read_text().count("## ") == 3
 
-    process = start(folder, tmp_path / "third.log")
-    assert process.wait(timeout=TIMEOUT) == 0
-    assert "everything was already done" in (tmp_path / "third.log").read_text()
+    status, log = story.again()
+    assert status == 0, log[-3000:]
+    assert "everything was already done" in log
 
 
 def test_the_experiment_ships() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -55,9 +56,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def experiment(ray_cluster, pets, tiny_retriever, tiny_reranker, tmp_path_factory) -> Path:
+def experiment(encoding_class, pets, tiny_retriever, tiny_reranker, tmp_path_factory) -> Path:
     """An experiment file whose data and index are done."""
     from ranker.data.catalog import prepare
+    from ranker.retrieval import embed
     from ranker.retrieval.index import build_index
 
     folder = tmp_path_factory.mktemp("service")
@@ -68,12 +70,15 @@ def experiment(ray_cluster, pets, tiny_retriever, tiny_reranker, tmp_path_factor
     })  # fmt: skip
     (folder / "pets.yaml").write_text(config.to_yaml())
     prepare(config)
-    build_index(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "_encoded", encoding_class())  # ten documents are not worth a cluster
+        patch.setattr(embed, "connected", lambda config: nullcontext())
+        build_index(config)
     return folder / "pets.yaml"
 
 
 @pytest.fixture(scope="module")
-def service(experiment: Path) -> Iterator[Client]:
+def service(ray_cluster, experiment: Path) -> Iterator[Client]:
     from ray import serve
 
     from ranker.serving import ServeArgs, build

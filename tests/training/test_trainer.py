@@ -1,19 +1,14 @@
-"""The stage ``train`` with Ray: two workers, a killed driver, a lost worker."""
+"""The stage ``train`` with Ray: two workers, a killed driver."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ranker.config import Experiment, load_experiment
-from ranker.manifest import StageError
+from ranker.config import Experiment
+from ranker.manifest import StageError, read_manifest
 from ranker.training.progress import LOG
 from ranker.training.trainer import fit
 
@@ -55,37 +50,21 @@ def test_groups_that_are_not_there_are_named(animals: Path, tiny_backbone: str, 
         fit(experiment(animals, tiny_backbone, tmp_path / "run", groups=None))
 
 
-DRIVER = """
-import sys
-from ranker.config import load_experiment
-from ranker.training.trainer import fit
-fit(load_experiment(sys.argv[1]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_driver_continues_from_the_last_checkpoint(animals: Path, tiny_backbone: str, tmp_path: Path) -> None:
-    config = experiment(animals, tiny_backbone, tmp_path / "killed", max_steps=90)
-    (tmp_path / "killed.yaml").write_text(config.to_yaml())
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "killed.yaml")], env=environment)
-    log = tmp_path / "killed" / ".model.partial" / LOG
-    deadline = time.monotonic() + 400
-    while not (log.is_file() and '"step": 40,' in log.read_text()):
-        assert driver.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert not (tmp_path / "killed" / "model").exists()
-
-    done = fit(load_experiment(tmp_path / "killed.yaml"))
-    resumed = messages(done.folder)[-1]
-    assert resumed.startswith("resuming after step ") and int(resumed.split()[3]) >= 30
-    assert done.outcome["pairs"] == 90 * 16
-    through = fit(experiment(animals, tiny_backbone, tmp_path / "through", max_steps=90))
-    assert same_weights(done.folder, through.folder)
+def test_a_killed_driver_continues_from_the_last_checkpoint(interrupted_quickstart, tmp_path: Path) -> None:
+    story = interrupted_quickstart
+    killed = story.config.folder("train")
+    resumed = [message for message in messages(killed) if message.startswith("resuming after step ")]
+    assert len(resumed) == 1 and story.recorded <= int(resumed[0].split()[3]) < 14
+    groups = str(story.config.folder("mine"))
+    # How often a checkpoint is written decides nothing.
+    changes = {"output_dir": str(tmp_path), "train.groups": groups, "train.checkpoint_every": 14}
+    through = fit(story.config.with_overrides(changes))
+    assert through.manifest.key == read_manifest(killed).key
+    assert through.outcome["pairs"] == read_manifest(killed).outcome["pairs"] == 14 * 4 * 3
+    assert same_weights(killed, through.folder)
 
 
 def same_weights(one: Path, other: Path) -> bool:
