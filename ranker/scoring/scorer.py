@@ -53,16 +53,15 @@ class Scorer:
         return f"Scorer({engine.name}, {engine.precision}, {engine.device}, max_length={self.max_length})"
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """float32 logits (n,), in the order of ``pairs``; higher is more relevant.
+        """float32 logits (n,), in the order of ``pairs``; higher is more relevant. Equal pairs get equal logits.
 
         Raises:
             TypeError: naming the first pair that is not two strings.
             FloatingPointError: where a logit is not finite, naming the pair.
         """
-        scores = np.empty(len(pairs), dtype=np.float32)
-        for start in range(0, len(pairs), WINDOW):
-            window = pairs[start : start + WINDOW]
-            scores[start : start + len(window)] = self._score_window(window)
+        different, back = _different(pairs)
+        found = [self._score_window(different[start : start + WINDOW]) for start in range(0, len(different), WINDOW)]
+        scores = np.concatenate([np.zeros(0, dtype=np.float32), *found])[back]
         if not np.isfinite(scores).all():
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise FloatingPointError(
@@ -111,6 +110,20 @@ def load_scorer(
     scorer = Scorer(_load_engine(files, config, device), tokenizer, max_length, config.batch_tokens)
     log.info("%s: %r", model, scorer)
     return scorer
+
+
+def _different(pairs: Sequence[tuple[str, str]]) -> tuple[Sequence[tuple[str, str]], np.ndarray]:
+    """Each pair once, and the place of every given one among them.
+
+    In another row of a batch the same pair may get a logit that is off by its last bit, and equal documents would
+    change places.
+    """
+    try:
+        places: dict[tuple[str, str], int] = {}
+        back = [places.setdefault(pair, len(places)) for pair in pairs]
+    except TypeError:  # no tuples of strings: said where they are read
+        return pairs, np.arange(len(pairs))
+    return list(places), np.array(back, dtype=np.int64)
 
 
 def probabilities(logits: np.ndarray | Sequence[float]) -> np.ndarray:
