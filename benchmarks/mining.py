@@ -11,9 +11,9 @@ model. Dev and test answers are no part of either copy: this project keeps them 
     python benchmarks/mining.py --nodes --documents 4000
 """
 
-import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,6 +33,8 @@ TOP = 10
 MOST_SCORES, SCORES = 12 * 2**30, 2 * 2**30
 PEER = "sentence-transformers"
 MEASURES = ("encode", "wall", "tree", "largest", "groups")
+# Per cent of the cores that others may take when a run begins.
+BUSY = 10.0
 Given = dict[str, Any]
 
 
@@ -173,6 +175,10 @@ SYSTEMS: dict[str, Callable[[Path, Path, Given], dict[str, Any]]] = {
 def measured(system: str, folder: Path, out: Path, given: Given) -> dict[str, Any]:
     """What the system says of itself, its wall time, and the peaks of its process tree and largest process, in MiB."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # what an earlier call has left there
+    until = time.monotonic() + given["wait"]
+    while time.monotonic() < until and psutil.cpu_percent(2.0) > BUSY:
+        pass
     result, log = out.with_suffix(".json"), out.with_suffix(".log")
     command = [sys.executable, __file__, "--run", system, str(folder), str(out), json.dumps(given), str(result)]
     with log.open("w") as stream:  # a pipe that nobody reads would stop it
@@ -239,31 +245,9 @@ def compare_nodes(folder: Path, root: Path, given: Given) -> None:
         print(f"| {nodes} | {rate:,.1f} | {rate / alone:.2f} | {lost} | {start:.1f} | {encode:,.1f} |")
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", default="data/medquad.zip", help="any source of documents that ranker reads")
-    parser.add_argument("--documents", type=int, help="a seeded sample of so many documents of the source")
-    parser.add_argument("--queries", type=int, help="train queries; synthetic ones: 10,000 unless it is said")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[], help="synthetic corpora instead")
-    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="not for synthetic corpora")
-    parser.add_argument("--precision", default="auto", help="of this project; the peer's is the model's own")
-    parser.add_argument("--workers", type=int, default=2, help="encoder actors of one core")
-    parser.add_argument("--negatives", type=int, default=7)
-    parser.add_argument("--depth", type=int, default=100, help="range_max of both")
-    parser.add_argument("--margin", type=float, default=0.05, help="relative_margin of both")
-    parser.add_argument("--compared", type=int, default=2000, help="queries whose ten nearest documents are compared")
-    parser.add_argument("--systems", nargs="+", default=["ranker", PEER], choices=[*SYSTEMS][:3])
-    parser.add_argument("--nodes", action="store_true", help="one raylet of one core, then two, instead of the peer")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="keep everything here")
-    parser.add_argument("--run", nargs=5, help=argparse.SUPPRESS)
-    return parser
-
-
 def main() -> None:
     """Print a table; every row is a median."""
-    given = arguments().parse_args()
+    given = inputs.arguments(__doc__.splitlines()[0], [*SYSTEMS][:3]).parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     # By default Ray's workers give way to everything else on the machine, and the peer does not.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112

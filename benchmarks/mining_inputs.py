@@ -13,12 +13,35 @@ import numpy as np
 
 WORDS, WORDS_A_PASSAGE, WORDS_A_QUERY = 20_000, 40, 8  # a passage has at most so many
 HIDDEN = 64
+GIVEN = ("precision", "workers", "negatives", "depth", "margin", "repeat", "wait", "compared")
+
+
+def arguments(about: str, systems: list[str]) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--source", default="data/medquad.zip", help="any source of documents that ranker reads")
+    parser.add_argument("--documents", type=int, help="a seeded sample of so many documents of the source")
+    parser.add_argument("--queries", type=int, help="train queries; synthetic ones: 10,000 unless it is said")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[], help="synthetic corpora instead")
+    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="not for synthetic corpora")
+    parser.add_argument("--precision", default="auto", help="of this project; the peer's is the model's own")
+    parser.add_argument("--workers", type=int, default=2, help="encoder actors of one core")
+    parser.add_argument("--negatives", type=int, default=7)
+    parser.add_argument("--depth", type=int, default=100, help="range_max of both")
+    parser.add_argument("--margin", type=float, default=0.05, help="relative_margin of both")
+    parser.add_argument("--compared", type=int, default=2000, help="queries whose ten nearest documents are compared")
+    parser.add_argument("--systems", nargs="+", default=systems[:2], choices=systems)
+    parser.add_argument("--nodes", action="store_true", help="one raylet of one core, then two, instead of the peer")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for an idle machine before each run")
+    parser.add_argument("--folder", type=Path, help="keep everything here")
+    parser.add_argument("--run", nargs=5, help=argparse.SUPPRESS)
+    return parser
 
 
 def collections(given: argparse.Namespace, root: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Folders in BEIR layout, made where they are not there yet, and what each run on them is given."""
-    plain = {name: getattr(given, name) for name in ("precision", "workers", "negatives", "depth", "margin", "repeat")}
-    plain["compared"] = given.compared
+    plain = {name: getattr(given, name) for name in GIVEN}
     if given.sizes:
         queries, model = given.queries or 10_000, root / "tiny-encoder"
         folders = [root / f"synthetic-{size}-{queries}" for size in given.sizes]
