@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
+# In a work folder: the key of the stage that is at work there.
+WORK_KEY = ".key"
 MANIFEST = "manifest.json"
 PACKAGES = ("ranker", "torch", "ray", "transformers", "sentence-transformers", "faiss-cpu", "peft", "deepspeed")
 
@@ -210,7 +212,7 @@ def _run_locked(
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     seconds = time.monotonic() - start
     manifest = Manifest(stage, key, config, inputs, outcome, installed_packages(), seconds, finished)
-    (work / ".key").unlink()
+    (work / WORK_KEY).unlink()
     write_json(work / MANIFEST, asdict(manifest))
     _publish(work, folder)
     log.info("%s: finished in %.1f s, %s", stage, seconds, folder)
@@ -234,7 +236,7 @@ def _previous(folder: Path) -> Path:
 
 def _open_work(folder: Path, key: str) -> Path:
     work = _partial(folder)
-    mark = work / ".key"
+    mark = work / WORK_KEY
     if mark.is_file() and mark.read_text("utf-8") == key:
         log.info("continuing an interrupted run in %s", work)
         return work

@@ -1,8 +1,6 @@
-"""From stored groups to what a worker computes: seeded order, equal shares, cut groups, flat token batches.
+"""From stored groups to what a worker computes: cut groups, negatives of other queries, flat token batches."""
 
-Which groups a step takes is a function of (seed, step) alone, so a resumed run sees exactly what is left.
-"""
-
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +10,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from ranker.schemas import GROUPS
+from ranker.schemas import EXAMPLES, GROUPS
 from ranker.scoring.pairs import encode_pairs
 
 ROWS_PER_CHUNK = 1024
 SIZE = "size"  # characters of a group, the stand-in for its tokens
+SCORES = "scores"
+STORED = GROUPS.append(EXAMPLES.field(SCORES))
 
 
 @dataclass(frozen=True)
 class Group:
-    """One query with its documents and their labels, as stored."""
+    """One query with its documents and their labels, as stored.
+
+    Args:
+        scores: a teacher's or the retriever's, NaN where there is none; empty where a group has none at all.
+    """
 
     query: str
     documents: tuple[str, ...]
     labels: tuple[float, ...]
+    scores: tuple[float, ...] = ()
+
+    def take(self, places: Sequence[int]) -> "Group":
+        """The same with these documents."""
+        scores = tuple(self.scores[place] for place in places) if self.scores else ()
+        documents = tuple(self.documents[place] for place in places)
+        labels = tuple(self.labels[place] for place in places)
+        return Group(self.query, documents, labels, scores)
 
 
 class GroupFile:
@@ -42,26 +54,51 @@ class GroupFile:
     def __getitem__(self, row: int) -> Group:
         chunk, place = divmod(int(row), ROWS_PER_CHUNK)
         values = self._reader.get_batch(chunk).slice(place, 1).to_pylist()[0]
-        return Group(values["query"], tuple(values["documents"]), tuple(values["labels"]))
+        scores = tuple(math.nan if score is None else score for score in values[SCORES] or ())
+        return Group(values["query"], tuple(values["documents"]), tuple(values["labels"]), scores)
+
+    def query_ids(self, rows: Sequence[int]) -> list[str]:
+        """Of these groups."""
+        places = [divmod(int(row), ROWS_PER_CHUNK) for row in rows]
+        return [self._reader.get_batch(chunk).column("query_id")[place].as_py() for chunk, place in places]
 
 
 def write_group_file(groups: pa.Table, path: Path) -> None:
     """GROUPS as a file of equal uncompressed chunks, which can be memory-mapped and entered at any row.
 
+    Args:
+        groups: with a column ``scores`` where there are any.
+
     Raises:
         ValueError: naming the first rows without documents, or whose documents and labels differ in number.
     """
-    groups = groups.select(GROUPS.names)
+    groups = with_scores(groups)
     documents, labels = pc.list_value_length(groups["documents"]), pc.list_value_length(groups["labels"])
     good = pc.fill_null(pc.and_(pc.equal(documents, labels), pc.greater(documents, 0)), False)
     if not pc.all(good).as_py():
         bad = np.flatnonzero(~good.to_numpy())
         raise ValueError(f"{len(bad)} groups have no documents or not one label a document; rows {bad[:5].tolist()}")
-    schema = GROUPS.append(pa.field(SIZE, pa.int64()))
+    schema = STORED.append(pa.field(SIZE, pa.int64()))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for start in range(0, groups.num_rows, ROWS_PER_CHUNK):
             chunk = groups.slice(start, ROWS_PER_CHUNK).combine_chunks()
             writer.write_table(chunk.append_column(SIZE, pa.array(_characters(chunk))), ROWS_PER_CHUNK)
+
+
+def with_scores(groups: pa.Table) -> pa.Table:
+    """Columns of GROUPS and ``scores``, null where there are none.
+
+    Raises:
+        ValueError: naming the first rows that have another number of scores than documents.
+    """
+    if SCORES not in groups.column_names:
+        groups = groups.append_column(SCORES, pa.nulls(groups.num_rows, STORED.field(SCORES).type))
+    groups = groups.select(STORED.names).cast(STORED)
+    sizes = [pc.list_value_length(groups[name]) for name in (SCORES, "documents")]
+    if not pc.all(pc.fill_null(pc.equal(*sizes), True)).as_py():
+        bad = np.flatnonzero(~pc.fill_null(pc.equal(*sizes), True).to_numpy())
+        raise ValueError(f"{len(bad)} groups have not one score a document; rows {bad[:5].tolist()}")
+    return groups
 
 
 def _characters(groups: pa.Table) -> np.ndarray:
@@ -70,39 +107,6 @@ def _characters(groups: pa.Table) -> np.ndarray:
     documents = pc.utf8_length(pc.list_flatten(groups["documents"])).to_numpy().astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return np.add.reduceat(documents, starts) + queries * counts
-
-
-def total_steps(num_groups: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
-    """Optimiser steps of a run, one at least."""
-    steps = max(1, round(epochs * num_groups / batch_size))
-    return min(steps, max_steps) if max_steps else steps
-
-
-def step_rows(step: int, batch_size: int, num_groups: int, seed: int) -> np.ndarray:
-    """Rows of one optimiser step: the next ``batch_size`` of the epochs' permutations laid end to end.
-
-    A batch may hold the end of one epoch and the start of the next, so none is short and no group is left out.
-
-    Args:
-        step: from 0. batch_size: groups. num_groups: rows of the file.
-    """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, places = positions // num_groups, positions % num_groups
-    rows = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        permutation = np.random.default_rng([seed, int(epoch)]).permutation(num_groups)
-        rows[epochs == epoch] = permutation[places[epochs == epoch]]
-    return rows
-
-
-def deal(rows: np.ndarray, sizes: np.ndarray, num_pieces: int, num_workers: int) -> np.ndarray:
-    """The rows as (pieces, workers, groups): pieces of like length, dealt in turn so that no worker waits for another.
-
-    Args:
-        rows: of one step; a multiple of pieces x workers. sizes: length of each of these rows, in any unit.
-    """
-    ordered = rows[np.argsort(sizes, kind="stable")]
-    return ordered.reshape(num_pieces, -1, num_workers).transpose(0, 2, 1)
 
 
 def cut(labels: Sequence[float], group_size: int) -> list[int]:
@@ -117,6 +121,32 @@ def cut(labels: Sequence[float], group_size: int) -> list[int]:
     return sorted(kept + negatives[: group_size - len(kept)])
 
 
+def widen(groups: Sequence[Group], count: int, seed: Sequence[int]) -> list[Group]:
+    """Each group with ``count`` documents of the others behind its own, as negatives, never a text that it has itself.
+
+    Args:
+        groups: of one step, cut. count: fewer where the others have not so many. seed: of the draw.
+    """
+    generator = np.random.default_rng(list(seed))
+    owners = np.repeat(np.arange(len(groups)), [len(group.documents) for group in groups])
+    texts = [text for group in groups for text in group.documents]
+    order = generator.permutation(len(texts))
+    widened = []
+    for row, group in enumerate(groups):
+        start = int(generator.integers(len(order)))
+        own, drawn = set(group.documents), list[str]()
+        for place in np.roll(order, -start):
+            if len(drawn) == count:
+                break
+            if owners[place] != row and texts[place] not in own:
+                own.add(texts[place])
+                drawn.append(texts[place])
+        nothing = (math.nan,) * len(drawn) if group.scores else ()
+        labels = (*group.labels, *(0.0,) * len(drawn))
+        widened.append(Group(group.query, (*group.documents, *drawn), labels, (*group.scores, *nothing)))
+    return widened
+
+
 @dataclass(frozen=True)
 class Batch:
     """The pairs of some groups.
@@ -124,25 +154,27 @@ class Batch:
     Args:
         columns: token ids and masks of each pair as unpadded lists, group after group.
         lengths: (pairs,) tokens. labels: (G, D) float32. mask: (G, D) bool, True where there is a document.
+        scores: (G, D) float32, NaN where there is none.
     """
 
     columns: dict[str, list[list[int]]]
     lengths: np.ndarray
     labels: np.ndarray
     mask: np.ndarray
+    scores: np.ndarray
 
 
-def collate(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int, group_size: int) -> Batch:
-    """Cut the groups, tokenise their pairs and lay out labels and mask, whose True places are the pairs in order."""
-    kept = [cut(group.labels, group_size) for group in groups]
-    widest = max(map(len, kept))
+def collate(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Batch:
+    """Tokenise the pairs of cut groups and lay out labels and mask, whose True places are the pairs in order."""
+    widest = max(len(group.documents) for group in groups)
     labels = np.zeros((len(groups), widest), dtype=np.float32)
     mask = np.zeros((len(groups), widest), dtype=bool)
-    pairs = []
-    for row, (group, positions) in enumerate(zip(groups, kept, strict=True)):
-        labels[row, : len(positions)] = [group.labels[position] for position in positions]
-        mask[row, : len(positions)] = True
-        pairs += [(group.query, group.documents[position]) for position in positions]
+    scores = np.full((len(groups), widest), np.nan, dtype=np.float32)
+    for row, group in enumerate(groups):
+        labels[row, : len(group.labels)] = group.labels
+        mask[row, : len(group.labels)] = True
+        scores[row, : len(group.scores)] = group.scores
+    pairs = [(group.query, document) for group in groups for document in group.documents]
     columns = dict(encode_pairs(tokenizer, pairs, max_length))
     lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
-    return Batch(columns, lengths, labels, mask)
+    return Batch(columns, lengths, labels, mask, scores)

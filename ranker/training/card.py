@@ -1,6 +1,7 @@
 """The model card: what a stranger needs to know of a trained folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -47,16 +48,17 @@ probabilities that hold between queries. Measure on your own queries before you 
 """
 
 _RECIPE = (
-    "loss", "loss_options", "epochs", "batch_size", "group_size", "max_length", "learning_rate", "head_learning_rate",
+    "loss", "loss_options", "target", "in_batch_negatives", "average_start", "epochs", "batch_size", "group_size",
+    "length_window", "max_length", "learning_rate", "head_learning_rate",
     "warmup_ratio", "schedule", "weight_decay", "max_grad_norm", "dropout", "num_workers",
 )  # fmt: skip
 
 
-def model_card(config: Experiment, num_groups: int, outcome: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def model_card(config: Experiment, counts: Sequence[int], outcome: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """README.md of a model folder, with the front matter that the hub reads.
 
     Args:
-        config: the experiment. num_groups: training queries. outcome: of the stage.
+        config: the experiment. counts: training queries of the groups and of each mix. outcome: of the stage.
         inputs: input name -> fingerprint.
     """
     train = config.train
@@ -70,6 +72,8 @@ def model_card(config: Experiment, num_groups: int, outcome: Mapping[str, Any], 
         "seed": config.seed,
         "ZeRO stage": train.deepspeed.stage,
     }
+    if train.distill.weight:
+        recipe["distillation"] = f"{train.distill.loss}, weight {train.distill.weight}, scores x {train.distill.scale}"
     if train.lora.enabled:
         recipe["LoRA"] = f"r {train.lora.r}, alpha {train.lora.alpha}, merged into the weights"
     return _TEXT.format(
@@ -77,12 +81,21 @@ def model_card(config: Experiment, num_groups: int, outcome: Mapping[str, Any], 
         name=config.name,
         base=train.model,
         folder=config.folder("train").name,
-        data=f"{num_groups} queries with their documents, {outcome['pairs']} pairs seen in {outcome['steps']} steps.",
+        data=_data(config, counts, outcome),
         recipe=_rows(recipe),
         results=_results(outcome),
         lineage=_rows(inputs),
         max_length=train.max_length,
     )
+
+
+def _data(config: Experiment, counts: Sequence[int], outcome: Mapping[str, Any]) -> str:
+    mixes = "".join(
+        f" {mix.share:.0%} of every batch are of {count} further ones ({Path(mix.groups).name})."
+        for mix, count in zip(config.train.mix, counts[1:], strict=True)
+    )
+    seen = f"{outcome['pairs']} pairs seen in {outcome['steps']} steps"
+    return f"{counts[0]} queries with their documents, {seen}.{mixes}"
 
 
 def _results(outcome: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import torch.distributed
 from ranker.config import TrainConfig
 from ranker.machine import cpu_has_bf16, instruction_sets
 from ranker.training.model import head_modules, parameter_groups
+from ranker.training.progress import TrainingError
 from ranker.training.zero import Arithmetic, choose_precision, deepspeed_config
 
 
@@ -41,11 +42,19 @@ def agree(mine: Arithmetic) -> Arithmetic:
     return mine if len(set(everyone)) == 1 else "fp32"
 
 
-def start_engine(model: Any, train: TrainConfig, arithmetic: Arithmetic, device: str) -> Any:
+def agree_on_most(number: int, device: torch.device) -> int:
+    """The largest number that a worker says."""
+    tensor = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
+def start_engine(model: Any, train: TrainConfig, arithmetic: Arithmetic, device: str, universal: bool = False) -> Any:
     """``deepspeed.initialize`` with torch's AdamW; the process group must exist already.
 
     Args:
         model: with or without adapters, in fp32. train: the section. arithmetic, device: as chosen.
+        universal: whether it will read a checkpoint of another number of workers.
     """
     import deepspeed
 
@@ -57,9 +66,8 @@ def start_engine(model: Any, train: TrainConfig, arithmetic: Arithmetic, device:
     groups = parameter_groups(model, train, head_modules(base))
     optimizer = torch.optim.AdamW(groups, fused=not train.deepspeed.offload or device == "cpu")
     start = {name: parameter.detach().clone() for name, parameter in trained_parameters(model)}
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=deepspeed_config(train, arithmetic, device)
-    )
+    config = deepspeed_config(train, arithmetic, device, torch.distributed.get_world_size(), universal)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     if arithmetic != "fp32":
         _restore_start(engine, start)
     engine.train()
@@ -78,6 +86,23 @@ def _restore_start(engine: Any, start: dict[str, torch.Tensor]) -> None:
     for name, parameter in trained_parameters(engine.module):
         if safe_get_full_fp32_param(parameter) is not None:
             safe_set_full_fp32_param(parameter, start[name].to(engine.device))
+
+
+def optimise(engine: Any) -> None:
+    """The engine's step, which fp16 may leave out to try a smaller loss scale.
+
+    Raises:
+        TrainingError: where there is no smaller one.
+    """
+    try:
+        engine.step()
+    except Exception as error:
+        if "loss scale" not in str(error):
+            raise
+        raise TrainingError(
+            "fp16: gradients overflow at the smallest loss scale; train in bf16 or fp32 (train.precision), lower "
+            "train.learning_rate, or raise train.warmup_ratio"
+        ) from error
 
 
 def sum_over_workers(values: np.ndarray, device: torch.device) -> np.ndarray:

@@ -3,12 +3,14 @@
 Apart from the loop, since Ray's controller reads it as well: there it shall not bring in torch and transformers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ranker.config import TrainConfig
 
-GROUP_FILE, WEIGHTS, OUTCOME = "groups.arrow", "weights", "outcome.json"
+GROUP_FILE, WEIGHTS, OUTCOME, ORDER = "groups.arrow", "weights", "outcome.json", "order.jsonl"
+# A checkpoint of another number of workers, as this number can read it; trained weights of a measured step.
+UNIVERSAL, KEPT = "universal", "best-{}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,12 @@ class Job:
 
     Args:
         train: the section. seed: the experiment's. work: the stage's work folder, seen by all workers.
-        dev: folder of the dev tables; None where there are none.
+        counts: groups of each source in the group file: those of the training set, then those of each mix.
+        dev: name -> folder of dev tables; that of the training set has the name "".
     """
 
     train: TrainConfig
     seed: int
     work: Path
-    dev: Path | None
+    counts: tuple[int, ...]
+    dev: dict[str, Path] = field(default_factory=dict)

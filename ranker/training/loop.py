@@ -6,8 +6,9 @@ that all of them share, so that none is left waiting.
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,19 @@ import numpy as np
 import torch
 
 from ranker.manifest import write_json
-from ranker.training import checkpoint, measure, progress
-from ranker.training.batches import Batch, GroupFile, collate, deal, step_rows, total_steps
-from ranker.training.engine import (
-    agree,
-    choose_for_device,
-    name_accelerator,
-    scoring,
-    start_engine,
-    sum_over_workers,
-)
-from ranker.training.job import GROUP_FILE, OUTCOME, WEIGHTS, Job
-from ranker.training.losses import LOSSES
-from ranker.training.model import load_model
-from ranker.training.progress import Window
+from ranker.training import checkpoint, progress
+from ranker.training.batches import Batch, GroupFile, collate
+from ranker.training.engine import agree, agree_on_most, choose_for_device, name_accelerator, optimise, start_engine
+from ranker.training.engine import sum_over_workers as add
+from ranker.training.job import GROUP_FILE, ORDER, OUTCOME, UNIVERSAL, WEIGHTS, Job
+from ranker.training.losses import CACHED
+from ranker.training.model import choose_attention, load_model
+from ranker.training.objective import batch_loss, num_in_batch, prepare
+from ranker.training.order import Order, deal, parts_of, total_steps
+from ranker.training.progress import TrainingError, Window
 from ranker.training.schedule import rate_factor
-from ranker.training.scores import padding_values, score_batch
+from ranker.training.scores import TOKENS_PER_PASS, Passes, padding_values, score_batch
+from ranker.training.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,32 @@ class Run:
     def __init__(self, job: Job, place: Place) -> None:
         self.job, self.train, self.place = job, job.train, place
         self.rank, self.world, self.device = place.rank, place.num_workers, place.device
+        if not (job.work / GROUP_FILE).is_file():
+            raise TrainingError(
+                f"{job.work}: this node does not see the folder; put it on storage that all nodes share "
+                "(train.output_dir), or keep the workers on one node (train.placement: STRICT_PACK)"
+            )
         torch.set_num_threads(max(1, int(job.train.cpus_per_worker)))
         name_accelerator(self.device.type)
         self.groups = GroupFile(job.work / GROUP_FILE)
-        self.total = total_steps(len(self.groups), self.train.batch_size, self.train.epochs, self.train.max_steps)
+        parts = parts_of(job.counts, [mix.share for mix in self.train.mix], self.train.batch_size)
+        self.order = Order(self.groups.sizes, parts, job.seed, self.train.length_window)
+        self.total = total_steps(parts[0].count, parts[0].groups, self.train.epochs, self.train.max_steps)
         arithmetic = agree(choose_for_device(self.train, self.device.type))
-        attention = "eager" if self.device.type == "cpu" and arithmetic == "bf16" else "sdpa"
+        attention = choose_attention(self.train, self.device.type, arithmetic)
         model, self.tokenizer = load_model(self.train, job.seed, attention)
         self.pad = padding_values(self.tokenizer)
-        self.engine = start_engine(model, self.train, arithmetic, self.device.type)
+        newest = place.newest
+        grows = newest is not None and not checkpoint.fits(newest)
+        self.engine = start_engine(model, self.train, arithmetic, self.device.type, universal=grows)
         self.peaks = [group["lr"] for group in self.engine.optimizer.param_groups]
-        self.dev = measure.load_dev(job.dev, self.tokenizer, self.train.max_length) if job.dev else None
-        self.progress = self._restore()
+        self.how = self._passes()
+        # Of those every worker makes equally many.
+        score = partial(score_batch, self.engine, pad=self.pad, how=Passes(self.device, 1 << 30))
+        self.selection = Selection(job, self.tokenizer, self.engine, score, self.rank, self.world)
+        if newest is not None and grows:
+            newest = checkpoint.convert(newest, job.work / UNIVERSAL, self.rank)
+        self.progress = self._restore(newest)
         reached = self.progress.step
         begin = f"resuming after step {reached} of" if reached else "starting"
         self._write(
@@ -84,12 +96,16 @@ class Run:
         """The steps that are left."""
         window, since, health = Window(), time.monotonic(), progress.Health()
         for step in range(self.progress.step, self.total):
+            if self.selection.is_enough(self.progress):
+                self._write(step=step, message=f"stopping after step {step}: no better measurement in "
+                                               f"{self.progress.waited} (train.patience)")  # fmt: skip
+                return
             self._step(step, window)
             done = step + 1
             saves = self._due(done, self.train.checkpoint_every) or self._due(done, self.train.evaluate_every)
             if not saves and not self._due(done, self.train.log_every):
                 continue
-            window = Window(*sum_over_workers(window.as_array(), self.device))
+            window = Window(*add(window.as_array(), self.device))
             health.check(window, done)
             self._tell(window, time.monotonic() - since, done)
             if saves:
@@ -98,13 +114,19 @@ class Run:
 
     def finish(self) -> None:
         """The model folder, and the numbers that the manifest keeps."""
-        weights = checkpoint.trained_weights(self.engine, keep=self.rank == 0)
+        weights = self.selection.final_weights(self.progress)
         if self.rank == 0:
             checkpoint.write_model(weights, self.train, self.job.seed, self.job.work / WEIGHTS)
+            self.selection.write_others(self.progress, self.job.work / WEIGHTS)
             write_json(self.job.work / OUTCOME, self.progress.outcome())
 
     def _due(self, done: int, every: int | None) -> bool:
         return done == self.total or (every is not None and done % every == 0)
+
+    def _passes(self) -> Passes:
+        tokens = self.train.tokens_per_pass or TOKENS_PER_PASS[self.device.type]
+        agreed = partial(agree_on_most, device=self.device) if self.train.deepspeed.stage == 3 else None
+        return Passes(self.device, tokens, self.train.loss in CACHED, agreed)
 
     def _step(self, step: int, window: Window) -> None:
         """One optimiser step on this worker's share of its batch."""
@@ -113,18 +135,26 @@ class Run:
             group["lr"] = peak * factor
         # Dropout must be the same after a restart.
         torch.manual_seed((self.job.seed * 1_000_003 + step) * self.world + self.rank)
-        rows = step_rows(step, self.train.batch_size, len(self.groups), self.job.seed)
-        for piece in deal(rows, self.groups.sizes[rows], self.train.gradient_accumulation_steps, self.world):
-            groups = [self.groups[row] for row in piece[self.rank]]
-            self._learn(collate(groups, self.tokenizer, self.train.max_length, self.train.group_size), window)
+        rows = self.order.rows(step)
+        dealt = deal(self.groups.sizes[rows], self.train.gradient_accumulation_steps, self.world)
+        everything = num_in_batch(self.train) > 0
+        mine = [piece[self.rank] for piece in dealt]
+        read = np.arange(len(rows)) if everything else np.concatenate(mine)
+        groups = prepare([self.groups[rows[place]] for place in read], self.train, (self.job.seed, step))
+        at = dict(zip(read.tolist(), groups, strict=True))
+        for places in mine:
+            # The engine takes the mean over pieces and workers, of which some may have a group more than others.
+            share = len(places) * len(dealt) * self.world / len(rows)
+            batch = collate([at[place] for place in places.tolist()], self.tokenizer, self.train.max_length)
+            self._learn(batch, share, window)
+        if self.train.record_order:
+            self._record(step, rows)
 
-    def _learn(self, batch: Batch, window: Window) -> None:
-        one_pass = self.train.deepspeed.stage == 3
-        scores, computed = score_batch(self.engine, batch, self.pad, self.device, one_pass)
-        labels, mask = (torch.from_numpy(array).to(self.device) for array in (batch.labels, batch.mask))
-        loss = LOSSES[self.train.loss](scores, labels, mask, **self.train.loss_options)
-        self.engine.backward(loss)
-        self.engine.step()
+    def _learn(self, batch: Batch, share: float, window: Window) -> None:
+        scores, computed = score_batch(self.engine, batch, self.pad, self.how)
+        loss = batch_loss(scores, batch, self.train)
+        self.engine.backward(loss * share)
+        optimise(self.engine)
         window.add(float(loss.detach()), scores.detach().cpu().numpy(), batch, computed)
 
     def _tell(self, window: Window, seconds: float, done: int) -> None:
@@ -142,40 +172,36 @@ class Run:
             learning_rate=max(group["lr"] for group in self.engine.optimizer.param_groups),
             grad_norm=float(self.engine.get_global_grad_norm() or 0.0),
             pairs_per_second=window.pairs / max(seconds, 1e-9),
+            tokens_per_second=window.tokens / max(seconds, 1e-9),
             eta=seconds / steps * (self.total - done),
             **window.means(),
         )
 
     def _save(self, measured: bool) -> None:
         """Report a checkpoint, with the measures for whoever listens (a Tune trial)."""
-        if measured and self.dev is not None:
-            with scoring(self.engine):
-                found = measure.measure(self.dev, self._score_rows, self._add, self.rank, self.world)
-            self.progress = replace(self.progress, measures=found)
-            retriever = measure.retriever_measures(self.dev)
-            self._write(step=self.progress.step, total=self.total, dev=found, retriever=retriever)
+        if measured and self.selection.devs:
+            found, retriever = self.selection.measure()
+            self.progress = self.selection.after(self.progress, found)
+            best = self.progress.waited == 0
+            self._write(step=self.progress.step, total=self.total, dev=found, retriever=retriever, best=best)
         metrics = {"step": self.progress.step, "loss": self.progress.loss, **self.progress.measures}
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save_state(self.engine, Path(folder), self.progress)
             self.place.report(metrics, Path(folder))
 
-    def _score_rows(self, columns: Mapping[str, Sequence[Sequence[int]]], rows: np.ndarray) -> np.ndarray:
-        part = {name: [list(column[row]) for row in rows] for name, column in columns.items()}
-        lengths = np.array([len(ids) for ids in part["input_ids"]])
-        batch = Batch(part, lengths, np.zeros((len(rows), 1), np.float32), np.ones((len(rows), 1), bool))
-        scores, _ = score_batch(self.engine, batch, self.pad, self.device, one_pass=True)
-        return scores[:, 0].double().cpu().numpy()
-
-    def _add(self, values: np.ndarray) -> np.ndarray:
-        return sum_over_workers(values, self.device)
-
-    def _restore(self) -> checkpoint.Progress:
+    def _restore(self, newest: Path | None) -> checkpoint.Progress:
         reached = checkpoint.Progress()
-        if self.place.newest is not None:
-            reached = checkpoint.load_state(self.engine, self.place.newest)
+        if newest is not None:
+            reached = checkpoint.load_state(self.engine, newest)
         if self.rank == 0:
-            progress.truncate_log(self.job.work / progress.LOG, reached.step)
+            for name in (progress.LOG, ORDER):
+                progress.truncate_log(self.job.work / name, reached.step)
         return reached
+
+    def _record(self, step: int, rows: np.ndarray) -> None:
+        if self.rank == 0:
+            record = {"step": step + 1, "query_ids": self.groups.query_ids(rows.tolist())}
+            progress.append_log(self.job.work / ORDER, record)
 
     def _write(self, **record: Any) -> None:
         if self.rank == 0:

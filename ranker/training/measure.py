@@ -98,3 +98,17 @@ def measure(dev: DevSet, score: Scorer, add: Sum, rank: int, num_workers: int) -
 def retriever_measures(dev: DevSet) -> dict[str, float]:
     """The same of the order in which the retriever gave them: what there is to beat."""
     return evaluate_run(dev.run, dev.qrels, relevance_level=dev.relevance_level).means
+
+
+def selected(measures: Mapping[str, float], metric: str) -> float:
+    """The number that says which weights are best: the mean of ``metric`` over the dev sets.
+
+    Args:
+        measures: those of the training set's dev queries by name, those of a mix as ``mix1/ndcg@10``.
+    """
+    return float(np.mean([value for name, value in measures.items() if name.rpartition("/")[2] == metric]))
+
+
+def named(name: str, measures: Mapping[str, float]) -> dict[str, float]:
+    """Measures of the dev set ``name`` as they stand in logs and reports."""
+    return {f"{name}/{measure}" if name else measure: value for measure, value in measures.items()}

@@ -27,8 +27,7 @@ from ranker.schemas import GROUPS, QRELS, Collection
 from ranker.session import connected
 from ranker.training.candidates import INDEX
 from ranker.training.choosing import Chosen, ask_for_the_rest, choose
-from ranker.training.groups import GROUPS_WORK, negatives_table, write_groups
-from ranker.training.known import positions_of
+from ranker.training.groups import GROUPS_WORK, negatives_table, retriever_opinions, teacher_opinions, write_groups
 from ranker.training.mining_report import write_report
 from ranker.training.sources import BM25, DATA, existing_run
 
@@ -98,8 +97,8 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
     read_by_teacher = ask_for_the_rest(train, chosen, config, work)
     negatives = negatives_table(train, chosen)
     pq.write_table(negatives, work / "negatives.parquet")
-    logits = _positive_logits(train, chosen) if read_by_teacher else None
-    num_groups = write_groups(work / "groups.parquet", train, negatives, config.ray, logits)
+    opinions = (teacher_opinions if read_by_teacher else retriever_opinions)(train, chosen, negatives)
+    num_groups = write_groups(work / "groups.parquet", train, negatives, config.ray, opinions)
     outcome = {**_counts(chosen, train), "groups": num_groups}
     write_report(work, train, chosen, outcome, config)
     log.info(
@@ -108,16 +107,6 @@ def _mine_train(work: Path, train: Collection, index: Path, config: Experiment) 
         ", ".join(f"{rule} {count}" for rule, count in chosen.dropped.items()) or "nothing",
     )  # fmt: skip
     return outcome
-
-
-def _positive_logits(train: Collection, chosen: Chosen) -> list[float | None]:
-    relevant = train.relevant()
-    position = positions_of(train.documents, [relevant["doc_id"]])
-    row_of = {query_id: row for row, query_id in enumerate(train.queries["query_id"].to_pylist())}
-    return [
-        chosen.choices[row_of[query_id]].logits.get(position.get(doc_id, -1))
-        for query_id, doc_id in zip(relevant["query_id"].to_pylist(), relevant["doc_id"].to_pylist(), strict=True)
-    ]
 
 
 def _counts(chosen: Chosen, train: Collection) -> dict[str, Any]:

@@ -1,12 +1,21 @@
 """The cross-encoder that is trained: loading, dropout, a new head's first weights, adapters, parameter groups."""
 
 import logging
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import is_flash_attn_2_available
 
 from ranker.config import LoraConfig, TrainConfig
 from ranker.pretrained import ModelNotFoundError, resolve
@@ -19,13 +28,13 @@ log = logging.getLogger(__name__)
 NO_DECAY = ("bias", "norm.weight", "layernorm.weight", "layer_norm.weight")
 
 
-def load_model(train: TrainConfig, seed: int, attention: str = "sdpa") -> tuple[PreTrainedModel, Tokenizer]:
+def load_model(train: TrainConfig, seed: int, attention: str | None = None) -> tuple[PreTrainedModel, Tokenizer]:
     """The backbone with a head of one output and the configured adapters, in fp32, and its tokenizer.
 
     The same arguments give the same weights, those of a new head included.
 
     Args:
-        train: the section. seed: decides new weights. attention: ``sdpa`` or ``eager`` (faster in a bf16 CPU step).
+        train: the section. seed: decides new weights. attention: as :func:`choose_attention` says.
 
     Raises:
         ModelNotFoundError: where there is no such model, or no network to get it. ValueError: on adapters that do
@@ -37,9 +46,12 @@ def load_model(train: TrainConfig, seed: int, attention: str = "sdpa") -> tuple[
     config = AutoConfig.from_pretrained(source, num_labels=train.num_labels)
     if train.dropout is not None:
         set_dropout(config, train.dropout)
+    options = {"quantization_config": four_bits()} if train.lora.quantize else {}
     model, loading = AutoModelForSequenceClassification.from_pretrained(
-        source, config=config, attn_implementation=attention, dtype=torch.float32, output_loading_info=True
+        source, config=config, attn_implementation=attention, dtype=torch.float32, output_loading_info=True, **options
     )
+    if train.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     initialise_head(model, set(loading["missing_keys"]))
     if train.freeze_embeddings:
         freeze_embeddings(model)
@@ -64,6 +76,7 @@ def check_model(train: TrainConfig) -> None:
     """
     if train.num_labels != 1:
         raise ValueError(f"train.num_labels {train.num_labels}: the losses rank by one score; set it to 1")
+    _check_quantize(train)
     source = resolve(train.model)
     try:
         config = AutoConfig.from_pretrained(source)
@@ -85,6 +98,46 @@ def set_dropout(config: Any, rate: float) -> None:
     for name, value in config.to_dict().items():
         if "dropout" in name and (name.startswith("classifier") or _is_rate(value)):
             setattr(config, name, rate)
+
+
+def choose_attention(train: TrainConfig, device: str, arithmetic: str) -> str | None:
+    """How attention is computed, in transformers' words; None is its own choice (SDPA where the model has it).
+
+    ``auto`` leaves the padding out (flash_attention_2) where everything for it is there; on a CPU eager attention is
+    the faster in a bf16 step, SDPA in fp32.
+    """
+    if train.attention != "auto":
+        return train.attention
+    if device == "cpu":
+        return "eager" if arithmetic == "bf16" else None
+    config = AutoConfig.from_pretrained(resolve(train.model))
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    able = is_flash_attn_2_available() and getattr(kind, "_supports_flash_attn", False)
+    return "flash_attention_2" if able and arithmetic != "fp32" else None
+
+
+def four_bits() -> Any:
+    """How QLoRA holds what is frozen: NF4 with double quantisation, computed in bf16."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _check_quantize(train: TrainConfig) -> None:
+    if not train.lora.quantize:
+        return
+    if not train.lora.enabled:
+        raise ValueError(
+            "train.lora.quantize: only adapters can be trained on four-bit weights; set train.lora.enabled"
+        )
+    if not train.gpus_per_worker or find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "train.lora.quantize: needs a GPU (train.gpus_per_worker) and the package bitsandbytes (pip install "
+            "bitsandbytes); leave it out to train adapters on whole weights"
+        )
 
 
 def initialise_head(model: PreTrainedModel, new: set[str]) -> None:
@@ -127,7 +180,7 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not any(part in head for part in name.split("."))
     ]
-    if lora.target_modules is not None:
+    if lora.target_modules != "auto":
         known = sorted({name.rpartition(".")[2] for name in linear})
         if wrong := [target for target in lora.target_modules if not _matches(target, linear)]:
             raise ValueError(f"train.lora.target_modules {wrong}: no such linear layer; {nearest(wrong[0], known)}")

@@ -20,6 +20,8 @@ LOG = "training_log.jsonl"
 ALIKE, ALIKE_SHARE = 1e-6, 1e-3
 # Windows in a row with alike scores before a run is stopped.
 ALIKE_WINDOWS = 5
+# Windows in a row whose loss is so many times that of the first one.
+DIVERGED, DIVERGED_WINDOWS = 3.0, 3
 
 
 class TrainingError(RuntimeError):
@@ -78,18 +80,21 @@ class Health:
 
     def __init__(self) -> None:
         self._widest, self._alike = 0.0, 0
+        self._first, self._above = math.inf, 0
 
     def check(self, window: Window, step: int) -> None:
         """Take note of a window that ended with ``step``.
 
         Raises:
-            TrainingError: on a loss that is no number, or scores that have been alike for ALIKE_WINDOWS windows.
+            TrainingError: on a loss that is no number or has been several times the first one, or scores that have
+                been alike for ALIKE_WINDOWS windows.
         """
         if not math.isfinite(window.mean_loss):
             raise TrainingError(
                 f"the loss is {window.mean_loss} at step {step}; lower train.learning_rate, raise "
                 f"train.warmup_ratio, or compute in bf16 or fp32 (train.precision) where it was fp16"
             )
+        self._check_rise(window.mean_loss, step)
         spread = window.mean_spread
         self._widest = max(self._widest, spread)
         self._alike = self._alike + 1 if spread < max(ALIKE, ALIKE_SHARE * self._widest) else 0
@@ -100,11 +105,22 @@ class Health:
                 f"each group holds positives and negatives"
             )
 
+    def _check_rise(self, loss: float, step: int) -> None:
+        if math.isinf(self._first):
+            self._first = loss
+        self._above = self._above + 1 if loss > DIVERGED * max(self._first, ALIKE_SHARE) else 0
+        if self._above >= DIVERGED_WINDOWS:
+            raise TrainingError(
+                f"the loss rises: {loss:.3g} at step {step}, {self._first:.3g} at the start; lower "
+                f"train.learning_rate, raise train.warmup_ratio, or lower train.max_grad_norm"
+            )
+
 
 def truncate_log(path: Path, step: int) -> None:
     """Forget the lines after ``step``: a resumed run writes them again. A half-written last line goes too."""
     if not path.is_file():
         return
+    # Also the order's, see `train.record_order`.
     kept = [json.dumps(record) for record in _records(path.read_text("utf-8")) if record["step"] <= step]
     write_text(path, "".join(f"{line}\n" for line in kept))
 
@@ -124,11 +140,12 @@ def describe(record: dict[str, Any]) -> str:
         shown = ", ".join(
             f"{name} {value:.4f} (retriever {record['retriever'][name]:.4f})" for name, value in record["dev"].items()
         )
-        return f"{place}: dev {shown}"
+        return f"{place}: dev {shown}{', the best so far' if record.get('best') else ''}"
     minutes, seconds = divmod(round(record["eta"]), 60)
     return (
         f"{place}: loss {record['loss']:.4f}, rate {record['learning_rate']:.2e}, gradient {record['grad_norm']:.2f}, "
-        f"{record['pairs_per_second']:.1f} pairs/s, padding {record['padding']:.0%}, {minutes}:{seconds:02d} left"
+        f"{record['pairs_per_second']:.1f} pairs/s, {record['tokens_per_second']:.0f} tokens/s, "
+        f"padding {record['padding']:.0%}, {minutes}:{seconds:02d} left"
     )
 
 
@@ -138,7 +155,7 @@ class LogFollower:
     What a log holds when the follower is made is old. New is what was written later than the newest line told.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, tell: Callable[[dict[str, Any]], None]) -> None:
         self._path, self._tell = path, tell
         self._size = -1
         self._told = max((record["time"] for record in self._read()), default=0.0)
@@ -148,7 +165,7 @@ class LogFollower:
         for record in self._read():
             if record["time"] > self._told:
                 self._told = record["time"]
-                self._tell(describe(record))
+                self._tell(record)
 
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.is_file() or self._path.stat().st_size == self._size:

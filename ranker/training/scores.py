@@ -1,42 +1,80 @@
 """Scores of a batch with the model that is being trained, with and without gradients."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ranker.scoring.batches import pad_batch, plan_batches
 from ranker.training.batches import Batch
 
 # Pairs of like length go through the model together, so that little of it is padding. On a CPU a small batch is as
-# fast as a large one; an accelerator wants as much as there is.
-TOKENS_PER_PASS = {"cpu": 2048, "cuda": 1 << 30}
+# fast as a large one; an accelerator wants more, within its memory.
+TOKENS_PER_PASS = {"cpu": 2048, "cuda": 32768}
 
 
-def score_batch(
-    model: Callable[..., Any], batch: Batch, pad: dict[str, int], device: torch.device, one_pass: bool
-) -> tuple[Tensor, int]:
+@dataclass(frozen=True)
+class Passes:
+    """How a batch goes through the model.
+
+    Args:
+        device: of the model. tokens: of a pass, padding included.
+        again: compute a pass once more in the backward pass instead of keeping what lies between (arXiv:2101.06983):
+            the memory is that of one pass however many documents a loss compares.
+        agree: (passes that this worker wants) -> passes that all make. None where workers need not call the model
+            equally often.
+    """
+
+    device: torch.device
+    tokens: int
+    again: bool = False
+    agree: Callable[[int], int] | None = None
+
+    def plan(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Rows of each pass; where passes were agreed on, the last row may come more than once."""
+        plans = plan_batches(lengths.tolist(), self.tokens)
+        number = self.agree(len(plans)) if self.agree else len(plans)
+        if number == len(plans):
+            return plans
+        order = np.concatenate(plans)
+        repeated = np.concatenate([order, np.full(max(0, number - len(order)), order[-1])])
+        return np.array_split(repeated, number)
+
+
+def score_batch(model: Callable[..., Any], batch: Batch, pad: dict[str, int], how: Passes) -> tuple[Tensor, int]:
     """Scores (G, D) in fp32, 0 where the mask is False, and the number of tokens computed, padding included.
 
     Args:
         model: a transformers model or the engine around it. batch: the pairs. pad: column -> its padding value.
-        device: of the model. one_pass: all pairs at once (ZeRO-3: workers must call the model equally often).
+        how: in which passes.
     """
-    budget = TOKENS_PER_PASS["cuda"] if one_pass else TOKENS_PER_PASS[device.type]
-    plans = plan_batches(batch.lengths.tolist(), budget)
+    plans = how.plan(batch.lengths)
     logits, computed = [], 0
     for rows in plans:
         inputs = pad_batch(batch.columns, rows, pad)
         computed += inputs["input_ids"].size
-        tensors = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
-        logits.append(model(**tensors).logits[:, 0].float())
-    back = torch.from_numpy(np.argsort(np.concatenate(plans))).to(device)
-    flat = torch.cat(logits)[back]
-    mask = torch.from_numpy(batch.mask).to(device)
-    scores = torch.zeros(batch.mask.shape, dtype=torch.float32, device=device)
+        tensors = {name: torch.from_numpy(values).to(how.device) for name, values in inputs.items()}
+        logits.append(_again(model, tensors) if how.again else _logits(model, tensors))
+    order, first = np.unique(np.concatenate(plans), return_index=True)
+    flat = torch.cat(logits)
+    if len(order) < len(flat):
+        flat = flat + 0.0 * flat.sum()  # what is repeated counts nothing, yet every pass has its backward pass
+    flat = flat[torch.from_numpy(first).to(how.device)]
+    mask = torch.from_numpy(batch.mask).to(how.device)
+    scores = torch.zeros(batch.mask.shape, dtype=torch.float32, device=how.device)
     return scores.masked_scatter(mask, flat), computed
+
+
+def _logits(model: Callable[..., Any], tensors: dict[str, Tensor]) -> Tensor:
+    return model(**tensors).logits[:, 0].float()
+
+
+def _again(model: Callable[..., Any], tensors: dict[str, Tensor]) -> Tensor:
+    return checkpoint(lambda: _logits(model, tensors), use_reentrant=False)
 
 
 def padding_values(tokenizer: Any) -> dict[str, int]:

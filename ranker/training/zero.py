@@ -1,5 +1,6 @@
 """The train section as DeepSpeed's own configuration, and the choice of precision; pure."""
 
+import math
 from typing import Any, Literal
 
 from ranker.config import Precision, TrainConfig
@@ -36,15 +37,17 @@ def choose_precision(precision: Precision, device: str, *, has_bf16: bool, has_f
     return precision
 
 
-def deepspeed_config(train: TrainConfig, arithmetic: Arithmetic, device: str) -> dict[str, Any]:
+def deepspeed_config(
+    train: TrainConfig, arithmetic: Arithmetic, device: str, num_workers: int, universal: bool = False
+) -> dict[str, Any]:
     """What ``deepspeed.initialize(config=...)`` takes; optimiser and schedule are ours and not in it.
 
     Args:
-        train: the section. arithmetic: as chosen. device: ``cpu`` or ``cuda``.
+        train: the section. arithmetic: as chosen. device: ``cpu`` or ``cuda``. num_workers: there are now.
+        universal: whether it will read a checkpoint of another number of workers.
     """
     return {
-        "train_batch_size": train.batch_size,
-        "train_micro_batch_size_per_gpu": micro_batch_size(train),
+        "train_micro_batch_size_per_gpu": micro_batch_size(train, num_workers),
         "gradient_accumulation_steps": train.gradient_accumulation_steps,
         "gradient_clipping": train.max_grad_norm,
         "zero_optimization": _zero(train, device),
@@ -53,14 +56,15 @@ def deepspeed_config(train: TrainConfig, arithmetic: Arithmetic, device: str) ->
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": arithmetic == "bf16"},
         "fp16": {"enabled": arithmetic == "fp16", "initial_scale_power": train.deepspeed.initial_scale_power},
+        "checkpoint": {"load_universal": universal},
         "steps_per_print": 2**31 - 1,
         "wall_clock_breakdown": False,
     }
 
 
-def micro_batch_size(train: TrainConfig) -> int:
-    """Groups in one forward pass of one worker."""
-    return train.batch_size // (train.num_workers * train.gradient_accumulation_steps)
+def micro_batch_size(train: TrainConfig, num_workers: int) -> int:
+    """Groups that one worker computes between two exchanges, at most."""
+    return math.ceil(train.batch_size / (num_workers * train.gradient_accumulation_steps))
 
 
 def _zero(train: TrainConfig, device: str) -> dict[str, Any]:

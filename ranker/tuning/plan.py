@@ -52,7 +52,7 @@ def plan_trials(
 
 
 def _fits(train: TrainConfig, cores: float, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
-    needed, places = trials * train.num_workers, 0
+    needed, places = trials * train.most_workers, 0
     for node in nodes:
         # All drivers may lie on this node: a worker more is promised nowhere.
         free = node.get("CPU", 0.0) - trials * DRIVER_CPUS
@@ -64,7 +64,7 @@ def _fits(train: TrainConfig, cores: float, nodes: Sequence[Mapping[str, float]]
 
 
 def _arithmetic(train: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> str:
-    workers, cores, gpus = train.num_workers, train.cpus_per_worker, train.gpus_per_worker
+    workers, cores, gpus = train.most_workers, train.cpus_per_worker, train.gpus_per_worker
     total = workers * cores + DRIVER_CPUS
     parts = f"{workers} workers x {cores:g} CPU + {DRIVER_CPUS:g} for its driver = {total:g} CPU"
     if gpus:

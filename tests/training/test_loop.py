@@ -14,10 +14,13 @@ from ranker.schemas import GROUPS, read_table
 from ranker.training.batches import write_group_file
 from ranker.training.job import GROUP_FILE, OUTCOME, WEIGHTS, Job
 from ranker.training.loop import Place, Run
+from ranker.training.order import Order, Part
 from ranker.training.progress import LOG, TrainingError
+from ranker.training.scores import Passes, padding_values, score_batch
 
 pytestmark = pytest.mark.usefixtures("one_worker_group")
 Section = Callable[..., TrainConfig]
+ONE_PASS = Passes(torch.device("cpu"), 1 << 30)
 
 
 def train(config: TrainConfig, animals: Path, work: Path, newest: Path | None = None, stop_after: int = 99) -> Path:
@@ -32,7 +35,7 @@ def train(config: TrainConfig, animals: Path, work: Path, newest: Path | None = 
         if len(reported) == stop_after:
             raise InterruptedError
 
-    run = Run(Job(config, 13, work, animals), Place(0, 1, torch.device("cpu"), newest, report))
+    run = Run(Job(config, 13, work, (48,), {"": animals}), Place(0, 1, torch.device("cpu"), newest, report))
     try:
         run.loop()
         run.finish()
@@ -97,7 +100,6 @@ def test_the_loop_is_torch_adamw(train_config: Section, animals: Path, tmp_path:
     from ranker.training.losses import bce
     from ranker.training.model import head_modules, load_model, parameter_groups
     from ranker.training.schedule import rate_factor
-    from ranker.training.scores import padding_values, score_batch
 
     config = train_config(loss="bce", head_learning_rate=5e-3)
     work = train(config, animals, tmp_path / "run")
@@ -106,10 +108,10 @@ def test_the_loop_is_torch_adamw(train_config: Section, animals: Path, tmp_path:
     optimizer = torch.optim.AdamW(parameter_groups(model, config, head_modules(model)))
     peaks = [group["lr"] for group in optimizer.param_groups]
     groups = batches.GroupFile(work / GROUP_FILE)
+    order = Order(groups.sizes, [Part(0, 48, 4)], 13)
     for step in range(8):
-        rows = batches.step_rows(step, 4, len(groups), 13)
-        batch = batches.collate([groups[row] for row in rows], tokenizer, 32, 4)
-        scores, _ = score_batch(model, batch, padding_values(tokenizer), torch.device("cpu"), one_pass=True)
+        batch = batches.collate([groups[row] for row in order.rows(step)], tokenizer, 32)
+        scores, _ = score_batch(model, batch, padding_values(tokenizer), ONE_PASS)
         bce(scores, torch.from_numpy(batch.labels), torch.from_numpy(batch.mask)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -139,14 +141,13 @@ def test_a_saved_folder_scores_as_the_peers_read_it(train_config: Section, anima
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from ranker.training.batches import Group, collate
-    from ranker.training.scores import padding_values, score_batch
 
     lora = {"enabled": True, "r": 4, "alpha": 8}
     folder = train(train_config(lora=lora, deepspeed={"stage": 3}), animals, tmp_path / "run") / WEIGHTS
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    batch = collate([Group("where is a cat", ("the cat is here " * 9, "a dog"), (1, 0))], tokenizer, 32, 4)
+    batch = collate([Group("where is a cat", ("the cat is here " * 9, "a dog"), (1, 0))], tokenizer, 32)
     with torch.no_grad():
-        scores, _ = score_batch(model.eval(), batch, padding_values(tokenizer), torch.device("cpu"), one_pass=True)
+        scores, _ = score_batch(model.eval(), batch, padding_values(tokenizer), ONE_PASS)
     peer = CrossEncoder(str(folder), device="cpu", activation_fn=torch.nn.Identity())
     expected = peer.predict([("where is a cat", "the cat is here " * 9), ("where is a cat", "a dog")])
     assert scores[0].tolist() == pytest.approx(expected.tolist(), abs=1e-5)

@@ -44,7 +44,7 @@ def table(done: Done, name: str) -> pa.Table:
 def test_every_train_query_becomes_a_group_of_its_positive_and_others(mined: Experiment) -> None:
     done = mine(mined)
     groups, negatives = table(done, "groups"), table(done, "negatives")
-    assert groups.schema.equals(GROUPS) and groups.num_rows == 6
+    assert groups.schema.names == [*GROUPS.names, "scores"] and groups.num_rows == 6
     first = groups.to_pylist()[0]
     assert first["query_id"] == "q1" and first["labels"] == [1, 0, 0, 0]
     assert first["documents"][0] == "Dogs A dog barks at strangers and guards the house."
@@ -53,6 +53,9 @@ def test_every_train_query_becomes_a_group_of_its_positive_and_others(mined: Exp
              pq.read_table(mined.folder("data") / "corpus").to_pylist()}  # fmt: skip
     of_first = negatives.filter(pa.compute.equal(negatives["query_id"], "q1")).to_pylist()
     assert [texts[row["doc_id"]] for row in of_first] == first["documents"][1:]
+    # The retriever's similarities of all of them, for distillation.
+    assert first["scores"][1:] == pytest.approx([row["score"] for row in of_first], abs=1e-6)
+    assert groups.schema.metadata == {b"scores": b"retriever"} and -1 <= first["scores"][0] <= 1.001
     assert [row["rank"] for row in of_first] == sorted(row["rank"] for row in of_first)
     assert done.outcome["queries_by_negatives"] == {"3": 6} and done.outcome["removed"]["positive"] == 6
     assert mine(mined).skipped

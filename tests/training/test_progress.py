@@ -8,7 +8,7 @@ from ranker.training.batches import Batch
 from ranker.training.progress import Health, LogFollower, TrainingError, Window, append_log, describe, truncate_log
 
 STEP = {"step": 20, "total": 156, "loss": 1.25, "learning_rate": 4e-5, "grad_norm": 2.0, "pairs_per_second": 41.2,
-        "padding": 0.12, "spread": 1.0, "eta": 200.4}  # fmt: skip
+        "tokens_per_second": 5100.4, "padding": 0.12, "spread": 1.0, "eta": 200.4}  # fmt: skip
 
 
 def window(loss: float = 1.0, spread: float = 1.0) -> Window:
@@ -18,7 +18,7 @@ def window(loss: float = 1.0, spread: float = 1.0) -> Window:
 def test_a_window_counts_what_went_through() -> None:
     seen = Window()
     mask = np.array([[True, True], [True, False]])
-    batch = Batch({}, np.array([5, 7, 8]), np.zeros((2, 2)), mask)
+    batch = Batch({}, np.array([5, 7, 8]), np.zeros((2, 2)), mask, np.zeros((2, 2)))
     seen.add(0.5, np.array([[3.0, 1.0], [4.0, 99.0]]), batch, computed=25)
     assert seen.means() == {"loss": 0.5, "spread": 1.0, "padding": pytest.approx(0.2)}  # ranges 2 and 0; 20 of 25
 
@@ -56,11 +56,11 @@ def test_a_resumed_run_forgets_the_lines_behind_its_checkpoint(tmp_path: Path) -
 def test_the_driver_tells_each_line_once(tmp_path: Path) -> None:
     log, told = tmp_path / "log.jsonl", []
     append_log(log, {"step": 0, "message": "of an earlier run"})
-    follower = LogFollower(log, told.append)
+    follower = LogFollower(log, lambda record: told.append(describe(record)))
     append_log(log, STEP)
     follower.poll()
     follower.poll()
-    line = "step 20/156: loss 1.2500, rate 4.00e-05, gradient 2.00, 41.2 pairs/s, padding 12%, 3:20 left"
+    line = "step 20/156: loss 1.2500, rate 4.00e-05, gradient 2.00, 41.2 pairs/s, 5100 tokens/s, padding 12%, 3:20 left"
     assert told == [line]
     truncate_log(log, 0)
     append_log(log, {"step": 0, "message": "resuming"})  # before the follower looked again

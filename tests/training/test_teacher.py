@@ -106,7 +106,9 @@ def test_scoring_alone_changes_no_choice(with_teacher: Experiment, tiny_reranker
         with_teacher.with_overrides({"mine.teacher.model": None, "mine.output_dir": str(tmp_path / "without")})
     )
     plain = pq.read_table(without.folder / "groups.parquet")
-    assert plain.schema.names == GROUPS.names
+    assert plain.schema.metadata[b"scores"] == b"retriever"
+    kept = [score for query in plain["scores"].to_pylist() for score in query[1:]]  # behind the only answer
+    assert kept == pytest.approx(pq.read_table(without.folder / "negatives.parquet")["score"].to_pylist(), abs=1e-6)
     assert [group["documents"] for group in groups] == plain["documents"].to_pylist()
     np.testing.assert_allclose(
         [score for group in groups for score in group["scores"]], logits(tiny_reranker, groups), atol=1e-4

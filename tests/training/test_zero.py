@@ -1,7 +1,7 @@
 import pytest
 
 from ranker.config import TrainConfig
-from ranker.training.zero import PrecisionError, choose_precision, deepspeed_config
+from ranker.training.zero import PrecisionError, choose_precision, deepspeed_config, micro_batch_size
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_what_was_asked_for_by_name_is_never_replaced(asked: str, device: str, h
 
 def test_numbers_are_said_once() -> None:
     train = TrainConfig(batch_size=24, num_workers=2, gradient_accumulation_steps=3, max_grad_norm=0.5)
-    config = deepspeed_config(train, "bf16", "cpu")
-    sizes = [config[f"train_{name}"] for name in ("batch_size", "micro_batch_size_per_gpu")]
-    assert sizes == [24, 4] and config["gradient_accumulation_steps"] == 3
+    config = deepspeed_config(train, "bf16", "cpu", 2)
+    assert config["train_micro_batch_size_per_gpu"] == 4 and config["gradient_accumulation_steps"] == 3
+    assert micro_batch_size(train, 5) == 2  # 24 groups in 15 shares, of which some have one more
     assert config["gradient_clipping"] == 0.5
     assert (config["bf16"]["enabled"], config["fp16"]["enabled"]) == (True, False)
     assert "optimizer" not in config and "scheduler" not in config
@@ -41,6 +41,6 @@ def test_numbers_are_said_once() -> None:
 
 @pytest.mark.parametrize(("stage", "offloaded"), [(0, []), (2, ["optimizer"]), (3, ["optimizer", "param"])])
 def test_offload(stage: int, offloaded: list[str]) -> None:
-    section = deepspeed_config(TrainConfig(deepspeed={"stage": stage, "offload": True}), "fp32", "cuda")
+    section = deepspeed_config(TrainConfig(deepspeed={"stage": stage, "offload": True}), "fp32", "cuda", 1)
     found = [name.removeprefix("offload_") for name in section["zero_optimization"] if name.startswith("offload_")]
     assert (section["zero_optimization"]["stage"], found) == (stage, offloaded)
