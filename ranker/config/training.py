@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from ranker.config.section import Positive, Precision, Section, Share, local
 
+# YAML reads 1e-3 as text, which must still become a number.
+LossOption = Annotated[float | str, Field(union_mode="left_to_right")]
 Target = Literal["labels", "scores"]
 
 
@@ -50,7 +52,7 @@ class DistillConfig(Section):
     """Share of this loss; the labels' loss has the rest. 0: labels alone."""
     loss: str = "listnet"
     """Name in the LOSSES registry; the scores stand where the labels would."""
-    loss_options: dict[str, float | str] = {}
+    loss_options: dict[str, LossOption] = {}
     """Keyword arguments of the loss."""
     scale: float = Field(20.0, gt=0)
     """Factor on the scores: 20 makes logits of a retriever's cosines, 1 leaves a teacher's logits as they are."""
@@ -72,7 +74,7 @@ class TrainConfig(Section):
     """Backbone: a model folder, a hub id, or the bundled one."""
     loss: str = "lce"
     """Name in the LOSSES registry."""
-    loss_options: dict[str, float | str] = {}
+    loss_options: dict[str, LossOption] = {}
     """Keyword arguments of the loss."""
     target: Target = "labels"
     """What the loss compares with: the groups' labels, or the scores that they carry (distillation alone)."""

@@ -27,7 +27,8 @@ class CrossEncoderTrainer:
     Args:
         model_name: backbone: a model folder, a hub id, or the bundled ``all-MiniLM-L6-v2``.
         num_labels: outputs of the head; a ranker has one.
-        loss_function: ``bce``, ``lce``, ``margin``, ``ranknet``, ``listnet``, ``mse`` or ``margin_mse``.
+        loss_function: ``bce``, ``lce``, ``ranknet``, ``multiple_negatives`` or any other of
+            ``ranker.training.losses.LOSSES``.
         use_lora, lora_r, lora_alpha: train adapters and the head instead of all weights.
         loss_options: keyword arguments of the loss. None: for ``bce`` the positives weigh as much as the negatives
             together, for the others nothing.
@@ -44,7 +45,7 @@ class CrossEncoderTrainer:
         lora_r: int = 8,
         lora_alpha: int = 16,
         *,
-        loss_options: dict[str, float] | None = None,
+        loss_options: dict[str, float | str] | None = None,
         seed: int = 13,
         ray: RayConfig | None = None,
     ) -> None:
@@ -121,7 +122,7 @@ class CrossEncoderTrainer:
         _write(groups, Path(str(config.train.groups)))
         return fit(config)
 
-    def _options(self, groups: pa.Table) -> dict[str, float]:
+    def _options(self, groups: pa.Table) -> dict[str, float | str]:
         if self._loss_options is not None or self.config.train.loss != "bce":
             return self._loss_options or {}
         labels = pc.list_flatten(groups["labels"])

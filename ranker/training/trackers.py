@@ -16,8 +16,13 @@ PROJECT = "ranker"
 SECONDS_TO_FLUSH = 2
 # MLflow's limits for one call, and for the text of one parameter in its older servers.
 PARAMETERS_A_CALL, LONGEST_PARAMETER = 100, 500
-# MLflow by itself tries a silent server for many minutes, in which no later number would be sent.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+# How often and long (seconds) a silent server is tried, where these are not set. By itself MLflow takes many minutes, in
+# which no later number would be sent.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "WANDB_INIT_TIMEOUT": "30",
+}
 
 
 class Tracker(Protocol):
@@ -143,8 +148,7 @@ class MLflow:
     package, remedy = "mlflow", "pip install 'ranker[mlflow]'"
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        for variable, value in PATIENCE.items():
-            os.environ.setdefault(variable, value)
+        _be_patient()
         from mlflow import MlflowClient
 
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
@@ -220,6 +224,7 @@ class WeightsAndBiases:
     package, remedy = "wandb", "pip install 'ranker[wandb]'"
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+        _be_patient()
         import wandb
 
         self._kept = Kept(folder / "wandb.json")
@@ -266,3 +271,8 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
+
+
+def _be_patient() -> None:
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)

@@ -26,6 +26,8 @@ NUMBERS = (
 )  # fmt: skip
 # How long the end of a training waits for trackers that have not sent everything.
 SECONDS_TO_FINISH = 60.0
+# Characters of a failure.
+LONGEST_REASON = 300
 
 
 class TrackerError(ValueError):
@@ -122,7 +124,7 @@ class Courier:
                 deliver(record, tracker)
             tracker.close(failed=record)
         except Exception as error:  # whatever a service comes up with, the training is worth more
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
             log.warning("tracking with %s ended, the training goes on: %s", self._name, reason)
             log.debug("traceback", exc_info=error)
 
