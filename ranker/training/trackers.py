@@ -16,7 +16,7 @@ PROJECT = "ranker"
 SECONDS_TO_FLUSH = 2
 # MLflow's limits for one call, and for the text of one parameter in its older servers.
 PARAMETERS_A_CALL, LONGEST_PARAMETER = 100, 500
-# How often and long (seconds) a silent server is tried, where these are not set. By itself MLflow takes many minutes, in
+# How often and how long (seconds) a silent server is tried, where these are not set. By itself MLflow takes minutes, in
 # which no later number would be sent.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",

@@ -146,11 +146,12 @@ def _train(
     }
     job = Job(train, config.seed, work, tuple(counts), dev)
     followed = trackers(train.track, work / TRACKED, config.name, config.train.model_dump(mode="json"))
-    with connected(config.ray), followed as track, _followed(work / LOG, track):
-        _check_resources(train)
-        _run_workers(job, run_place(train, config.name, work), callbacks)
-    if (work / STOPPED).is_file():
-        raise TrainingError(json.loads((work / STOPPED).read_text("utf-8"))["message"])
+    with connected(config.ray), followed as track:
+        with _followed(work / LOG, track):
+            _check_resources(train)
+            _run_workers(job, run_place(train, config.name, work), callbacks)
+        if (work / STOPPED).is_file():  # inside, so that the trackers show a run that failed
+            raise TrainingError(json.loads((work / STOPPED).read_text("utf-8"))["message"])
     outcome = {"backbone": config.train.model, **json.loads((work / OUTCOME).read_text("utf-8"))}
     write_text(work / WEIGHTS / "README.md", model_card(config, counts, outcome, inputs))
     _tidy(work, run_place(train, config.name, work))

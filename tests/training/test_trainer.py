@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import ray.train
 import torch
 from safetensors.torch import load_file
 
@@ -29,12 +30,24 @@ def messages(folder: Path) -> list[str]:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_fit_leaves_a_model_folder_and_finds_it_again(animals: Path, tiny_backbone: str, tmp_path: Path) -> None:
-    config = experiment(animals, tiny_backbone, tmp_path / "run")
-    done = fit(config)
+    storage = tmp_path / "elsewhere"
+    config = experiment(
+        animals, tiny_backbone, tmp_path / "run", storage=str(storage), track=["tensorboard"], record_order=True
+    )
+    seen = []
+
+    class Watch(ray.train.UserCallback):
+        def after_report(self, run_context, metrics, checkpoint) -> None:
+            seen.append(len(list(storage.rglob("world.json"))))
+
+    done = fit(config, [Watch()])
     assert done.folder == tmp_path / "run" / "model"
-    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", LOG, "manifest.json"} == {
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", LOG, "manifest.json", "order.jsonl",
+            "tracking"} == {
         file.name for file in done.folder.iterdir()
-    } - {"tokenizer_config.json", "special_tokens_map.json"}
+    } - {"tokenizer_config.json", "special_tokens_map.json"}  # fmt: skip
+    assert any(seen) and not list(storage.iterdir()), "checkpoints lay there until the end"
+    assert list((done.folder / "tracking").glob("events.out.tfevents.*"))
     assert done.outcome["steps"] == 12 and done.outcome["pairs"] == 12 * 16
     assert set(done.outcome["dev"]) == {"ndcg@10", "mrr@10", "map", "hit_rate@10"}
     assert "2 workers on cpu in fp32, ZeRO-2, 48 groups" in messages(done.folder)[0]
