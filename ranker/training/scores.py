@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from ranker.scoring.batches import pad_batch, plan_batches
 from ranker.training.batches import Batch
 
-# Pairs of like length go through the model together, so that little of it is padding. On a CPU a small batch is as
-# fast as a large one; an accelerator wants more, within its memory.
-TOKENS_PER_PASS = {"cpu": 2048, "cuda": 32768}
+# Pairs of like length go through the model together, so that little of it is padding. On a CPU a small pass is as fast
+# as a large one, and its pairs are more alike; an accelerator wants more, within its memory.
+TOKENS_PER_PASS = {"cpu": 512, "cuda": 32768}
 
 
 @dataclass(frozen=True)
