@@ -92,6 +92,8 @@ def _groups_file(config: Experiment) -> Path:
 
 def _named_groups(name: str, field: str) -> Path:
     place = Path(name).expanduser().absolute()
+    if (place / GROUPS_NAME).is_file() and not (place / MANIFEST).exists():
+        return place / GROUPS_NAME  # what another hand has laid out as a stage would
     if place.is_file() or (place.is_dir() and not (place / MANIFEST).exists()):
         return place
     if not place.exists():

@@ -34,11 +34,12 @@ def test_fit_leaves_a_model_folder_and_finds_it_again(animals: Path, tiny_backbo
     config = experiment(
         animals, tiny_backbone, tmp_path / "run", storage=str(storage), track=["tensorboard"], record_order=True
     )
-    seen = []
+    seen = tmp_path / "seen"
 
-    class Watch(ray.train.UserCallback):
+    class Watch(ray.train.UserCallback):  # called in Ray's controller, another process
         def after_report(self, run_context, metrics, checkpoint) -> None:
-            seen.append(len(list(storage.rglob("world.json"))))
+            if list(storage.rglob("world.json")):
+                seen.touch()
 
     done = fit(config, [Watch()])
     assert done.folder == tmp_path / "run" / "model"
@@ -46,7 +47,7 @@ def test_fit_leaves_a_model_folder_and_finds_it_again(animals: Path, tiny_backbo
             "tracking"} == {
         file.name for file in done.folder.iterdir()
     } - {"tokenizer_config.json", "special_tokens_map.json"}  # fmt: skip
-    assert any(seen) and not list(storage.iterdir()), "checkpoints lay there until the end"
+    assert seen.exists() and not list(storage.iterdir()), "checkpoints lay there until the end"
     assert list((done.folder / "tracking").glob("events.out.tfevents.*"))
     assert done.outcome["steps"] == 12 and done.outcome["pairs"] == 12 * 16
     assert set(done.outcome["dev"]) == {"ndcg@10", "mrr@10", "map", "hit_rate@10"}
@@ -61,6 +62,22 @@ def test_groups_that_are_not_there_are_named(animals: Path, tiny_backbone: str, 
         fit(config)
     with pytest.raises(StageError, match="no finished stage"):
         fit(experiment(animals, tiny_backbone, tmp_path / "run", groups=None))
+
+
+def test_what_a_recipe_lacks_is_named_before_anything_starts(animals: Path, tiny_backbone: str, tmp_path: Path) -> None:
+    def refused(kind: type[Exception], match: str, **train: object) -> None:
+        with pytest.raises(kind, match=match):
+            fit(experiment(animals, tiny_backbone, tmp_path / "run", **train))
+
+    refused(StageError, r"carry no scores.*mine again", distill={"weight": 0.5})
+    refused(StageError, r"carry no scores", target="scores", loss="mse")
+    refused(StageError, r"train\.mix\.0\.groups.*nowhere", mix=[{"groups": "nowhere", "share": 0.5}])
+    mixes = [{"groups": str(animals), "share": 0.25} for _ in range(3)]
+    refused(ValueError, "batch_size 3: train.mix takes 3 groups", mix=mixes, batch_size=3, num_workers=1)
+    refused(ValueError, r"quantize.*train\.lora\.enabled", lora={"quantize": "nf4"})
+    refused(ValueError, r"quantize.*needs a GPU", lora={"quantize": "nf4", "enabled": True})
+    refused(ValueError, "unknown tracker 'tensorbord'.*tensorboard", track=["tensorbord"])
+    refused(KeyError, "did you mean 'listnet'", distill={"loss": "lisnet"})
 
 
 @pytest.mark.slow
