@@ -97,11 +97,23 @@ def load_state(engine: Any, folder: Path) -> Progress:
     Raises:
         FileNotFoundError: where the folder holds no such state.
     """
+    settings = [_settings(group) for group in engine.optimizer.param_groups]
     loaded, client = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
     if loaded is None:
         raise FileNotFoundError(f"{folder}: no checkpoint in it; delete the run's work folder and start again")
+    # Of a converted checkpoint ZeRO-3 takes the first group's settings for all groups, and gives all of them one and
+    # the same step counter, which would then count several times a step.
+    for group, before in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(before)
+    for state in getattr(engine.optimizer, "optimizer", engine.optimizer).state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
     found = client["progress"]
     return Progress(**{**found, "best": [tuple(pair) for pair in found["best"]]})
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def trained_weights(engine: Any, keep: bool) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ranker.config import TrainConfig
 from ranker.schemas import EXAMPLES, GROUPS
-from ranker.training import batches, measure, objective
+from ranker.training import batches, checkpoint, measure, objective
 from ranker.training.batches import write_group_file
 from ranker.training.job import GROUP_FILE, ORDER, OUTCOME, WEIGHTS, Job
 from ranker.training.loop import Place, Run
@@ -186,3 +186,19 @@ def test_the_final_model_lies_between_start_and_end(train: Callable, train_confi
     name = "bert.encoder.layer.0.attention.self.query.weight"
     assert torch.allclose(half[name], (start[name] + end[name]) / 2, atol=1e-6)
     assert torch.equal(half["classifier.weight"], end["classifier.weight"])
+
+
+@pytest.mark.parametrize("changes", [
+    {"deepspeed": {"stage": 1}}, {"deepspeed": {"stage": 2}}, {"deepspeed": {"stage": 3}},
+    {"deepspeed": {"stage": 2}, "precision": "bf16"}, {"deepspeed": {"stage": 3}, "precision": "bf16"},
+    {"deepspeed": {"stage": 2}, "lora": {"enabled": True}}, {"deepspeed": {"stage": 3}, "lora": {"enabled": True}},
+], ids=str)  # fmt: skip
+def test_a_checkpoint_of_other_workers_loses_nothing(
+    train: Callable, train_config: Section, monkeypatch: pytest.MonkeyPatch, changes: dict
+) -> None:
+    config = train_config(loss="bce", **changes)
+    through = train(config)
+    monkeypatch.setattr(checkpoint, "fits", lambda folder: False)
+    resumed = train(config, newest=through.work / "step-4")
+    assert resumed.lines()[0]["message"].startswith("resuming after step 4")
+    assert difference(through, resumed) < 1e-6
