@@ -88,7 +88,6 @@ def ended(
     done = subprocess.run([sys.executable, "-c", DRIVER, str(folder)], capture_output=True, text=True, timeout=700)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     happened = re.findall(r"a (worker|raylet) is killed after (\d+)", done.stdout)
-    sys.stdout.write(done.stdout)
     return {name: folder / name / "model" for name in ("calm", "worker", "raylet")}, {
         name: int(number) for name, number in happened
     }
