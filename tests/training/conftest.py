@@ -56,12 +56,6 @@ def animals(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def written_animals() -> Callable[..., Path]:
-    """:func:`write_animals`."""
-    return write_animals
-
-
-@pytest.fixture(scope="session")
 def one_worker_group():
     """A gloo process group of this process alone, which is all that DeepSpeed needs."""
     import os
