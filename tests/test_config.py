@@ -58,8 +58,10 @@ def test_rules_between_fields_name_both_values() -> None:
         Experiment().with_overrides({"train.batch_size": 3, "train.gradient_accumulation_steps": 2})
     with pytest.raises(ConfigError, match=r"num_workers \(4, 2\): write the fewest first"):
         Experiment().with_overrides({"train.num_workers": [4, 2]})
-    with pytest.raises(ConfigError, match="patience needs evaluate_every"):
+    with pytest.raises(ConfigError, match="patience and keep_best need evaluate_every"):
         Experiment().with_overrides({"train.patience": 2})
+    with pytest.raises(ConfigError, match="patience and keep_best need evaluate_every"):
+        Experiment().with_overrides({"train.keep_best": 2})
     with pytest.raises(ConfigError, match="mix takes 120% of a batch"):
         Experiment().with_overrides({"train.mix": [{"groups": "a", "share": 0.6}, {"groups": "b", "share": 0.6}]})
     with pytest.raises(ConfigError, match="mine: range_max 5 must be above range_min 10"):

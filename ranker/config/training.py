@@ -8,7 +8,6 @@ from ranker.config.section import Positive, Precision, Section, Share, local
 
 # YAML reads 1e-3 as text, which must still become a number.
 LossOption = Annotated[float | str, Field(union_mode="left_to_right")]
-Target = Literal["labels", "scores"]
 
 
 class LoraConfig(Section):
@@ -76,7 +75,7 @@ class TrainConfig(Section):
     """Name in the LOSSES registry."""
     loss_options: dict[str, LossOption] = {}
     """Keyword arguments of the loss."""
-    target: Target = "labels"
+    target: Literal["labels", "scores"] = "labels"
     """What the loss compares with: the groups' labels, or the scores that they carry (distillation alone)."""
     distill: DistillConfig = DistillConfig()
     mix: tuple[MixConfig, ...] = ()
@@ -150,7 +149,7 @@ class TrainConfig(Section):
     """Dev measure that says which weights are best: its mean over the dev sets."""
     patience: Positive | None = None
     """Measurements without a better one after which the run stops. None: never."""
-    keep_best: Positive = local(1)
+    keep_best: Positive = 1
     """The best k measured models that stay; beyond the first as folders `step-N` in the model's."""
     max_failures: int = local(2, ge=-1)
     """Lost workers survived before the run fails; -1 for no limit."""
@@ -187,14 +186,10 @@ class TrainConfig(Section):
                 f"batch_size {self.batch_size} must be at least num_workers x gradient_accumulation_steps "
                 f"({self.most_workers} x {self.gradient_accumulation_steps} = {least}), so that each has a group"
             )
-        if self.patience is not None and self.evaluate_every is None:
-            raise ValueError(
-                "patience needs evaluate_every: without measurements on the way there is nothing to wait for"
-            )
-        if sum(mix.share for mix in self.mix) >= 1:
-            raise ValueError(
-                f"mix takes {sum(mix.share for mix in self.mix):.0%} of a batch; leave a share to the groups"
-            )
+        if (self.patience is not None or self.keep_best > 1) and self.evaluate_every is None:
+            raise ValueError("patience and keep_best need evaluate_every: measurements on the way, to choose between")
+        if (mixed := sum(mix.share for mix in self.mix)) >= 1:
+            raise ValueError(f"mix takes {mixed:.0%} of a batch; leave a share to the groups")
         return self
 
 

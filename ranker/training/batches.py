@@ -70,14 +70,9 @@ def write_group_file(groups: pa.Table, path: Path) -> None:
         groups: with a column ``scores`` where there are any.
 
     Raises:
-        ValueError: naming the first rows without documents, or whose documents and labels differ in number.
+        ValueError: as :func:`whole_groups`.
     """
-    groups = with_scores(groups)
-    documents, labels = pc.list_value_length(groups["documents"]), pc.list_value_length(groups["labels"])
-    good = pc.fill_null(pc.and_(pc.equal(documents, labels), pc.greater(documents, 0)), False)
-    if not pc.all(good).as_py():
-        bad = np.flatnonzero(~good.to_numpy())
-        raise ValueError(f"{len(bad)} groups have no documents or not one label a document; rows {bad[:5].tolist()}")
+    groups = whole_groups(groups)
     schema = STORED.append(pa.field(SIZE, pa.int64()))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for start in range(0, groups.num_rows, ROWS_PER_CHUNK):
@@ -85,20 +80,30 @@ def write_group_file(groups: pa.Table, path: Path) -> None:
             writer.write_table(chunk.append_column(SIZE, pa.array(_characters(chunk))), ROWS_PER_CHUNK)
 
 
-def with_scores(groups: pa.Table) -> pa.Table:
+def whole_groups(groups: pa.Table, where: str = "groups") -> pa.Table:
     """Columns of GROUPS and ``scores``, null where there are none.
 
+    Args:
+        where: what an error calls the table.
+
     Raises:
-        ValueError: naming the first rows that have another number of scores than documents.
+        ValueError: naming the first rows without documents, or whose labels or scores are not one a document.
     """
     if SCORES not in groups.column_names:
         groups = groups.append_column(SCORES, pa.nulls(groups.num_rows, STORED.field(SCORES).type))
     groups = groups.select(STORED.names).cast(STORED)
-    sizes = [pc.list_value_length(groups[name]) for name in (SCORES, "documents")]
-    if not pc.all(pc.fill_null(pc.equal(*sizes), True)).as_py():
-        bad = np.flatnonzero(~pc.fill_null(pc.equal(*sizes), True).to_numpy())
-        raise ValueError(f"{len(bad)} groups have not one score a document; rows {bad[:5].tolist()}")
+    documents, labels, scores = (pc.list_value_length(groups[name]) for name in ("documents", "labels", SCORES))
+    labelled = pc.fill_null(pc.and_(pc.equal(documents, labels), pc.greater(documents, 0)), False)
+    scored = pc.fill_null(pc.equal(documents, scores), True)
+    _refuse(labelled, where, "have no documents or not one label a document")
+    _refuse(scored, where, "have not one score a document")
     return groups
+
+
+def _refuse(good: pa.ChunkedArray, where: str, what: str) -> None:
+    bad = np.flatnonzero(~good.to_numpy().astype(bool))
+    if len(bad):
+        raise ValueError(f"{where}: {len(bad)} groups {what}; rows {bad[:5].tolist()}")
 
 
 def _characters(groups: pa.Table) -> np.ndarray:

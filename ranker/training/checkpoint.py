@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ranker.config import TrainConfig
 from ranker.manifest import write_json
@@ -140,11 +140,6 @@ def save_weights(weights: dict[str, torch.Tensor], file: Path) -> None:
     temporary = file.with_suffix(".tmp")
     save_file(weights, temporary)
     temporary.replace(file)
-
-
-def load_weights(file: Path) -> dict[str, torch.Tensor]:
-    """What :func:`save_weights` left."""
-    return load_file(file)
 
 
 def write_model(weights: dict[str, torch.Tensor], train: TrainConfig, seed: int, folder: Path) -> None:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from ranker.config import TrainConfig
+from ranker.measures import DEFAULT_MEASURES
+from ranker.registry import nearest
 from ranker.training.batches import Batch, Group, cut, widen
 from ranker.training.losses import IN_BATCH, LOSSES, check_loss
 
@@ -12,18 +14,22 @@ IN_BATCH_NEGATIVES = 4
 
 
 def check_objective(train: TrainConfig) -> None:
-    """Refuse losses and options that do not exist.
+    """Refuse losses, options and measures that do not exist.
 
     Raises:
-        UnknownNameError, ValueError: naming the loss or the option, with the nearest known ones.
+        UnknownNameError, ValueError: naming the loss, the option or the measure, with the nearest known ones.
     """
     check_loss(train.loss, train.loss_options)
     check_loss(train.distill.loss, train.distill.loss_options)
+    if train.metric not in DEFAULT_MEASURES:
+        raise ValueError(
+            f"train.metric {train.metric!r} is not measured while it trains; {nearest(train.metric, [*DEFAULT_MEASURES])}"
+        )
 
 
 def needs_scores(train: TrainConfig) -> bool:
     """Whether the groups must carry scores."""
-    return train.target == "scores"
+    return train.target == "scores" or train.distill.weight > 0
 
 
 def num_in_batch(train: TrainConfig) -> int:

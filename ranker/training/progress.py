@@ -117,10 +117,13 @@ class Health:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Forget the lines after ``step``: a resumed run writes them again. A half-written last line goes too."""
+    """Forget the lines after ``step``: a resumed run writes them again. A half-written last line goes too.
+
+    Args:
+        path: of the log, or of the order (`train.record_order`).
+    """
     if not path.is_file():
         return
-    # Also the order's, see `train.record_order`.
     kept = [json.dumps(record) for record in _records(path.read_text("utf-8")) if record["step"] <= step]
     write_text(path, "".join(f"{line}\n" for line in kept))
 

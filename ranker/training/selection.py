@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file
 
 from ranker.training import checkpoint, measure
 from ranker.training.batches import Batch
@@ -63,14 +64,14 @@ class Selection:
         chosen = self._file(progress.best[0][1]) if progress.best and self._train.evaluate_every else None
         if chosen is None:
             return checkpoint.trained_weights(self._engine, keep=self._rank == 0)
-        return checkpoint.load_weights(chosen) if self._rank == 0 else {}
+        return load_file(chosen) if self._rank == 0 else {}
 
     def write_others(self, progress: Progress, folder: Path) -> None:
         """The next best as model folders ``step-N`` in ``folder``."""
         if not self._train.evaluate_every:
             return
         for _, step in progress.best[1:]:
-            weights = checkpoint.load_weights(self._file(step))
+            weights = load_file(self._file(step))
             checkpoint.write_model(weights, self._train, self._job.seed, folder / f"step-{step}")
 
     def _keep(self, step: int, steps: set[int]) -> None:

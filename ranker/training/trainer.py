@@ -32,7 +32,7 @@ from ranker.manifest import MANIFEST, WORK_KEY, Done, StageError, fingerprint_pa
 from ranker.pretrained import resolve
 from ranker.schemas import GROUPS, read_table
 from ranker.session import connected, worker_environment
-from ranker.training.batches import SCORES, with_scores, write_group_file
+from ranker.training.batches import SCORES, whole_groups, write_group_file
 from ranker.training.card import model_card
 from ranker.training.engine import choose_for_device
 from ranker.training.job import GROUP_FILE, KEPT, OUTCOME, UNIVERSAL, WEIGHTS, Job
@@ -146,17 +146,22 @@ def _train(
         for name, source in zip(_names(sources), sources, strict=True)
         if has_dev(source.parent)
     }
-    job = Job(train, config.seed, work, tuple(counts), dev)
+    if train.patience and not dev:
+        raise StageError(
+            f"{sources[0]}: no dev queries lie beside the groups, so that train.patience has nothing to measure; set "
+            "mine.num_dev_queries above 0 and mine again, or leave train.patience out"
+        )
+    job, place = Job(train, config.seed, work, tuple(counts), dev), run_place(train, config.name, work)
     followed = trackers(train.track, work / TRACKED, config.name, config.train.model_dump(mode="json"))
     with connected(config.ray), followed as track:
         with _followed(work / LOG, track):
             _check_resources(train)
-            _run_workers(job, run_place(train, config.name, work), callbacks)
+            _run_workers(job, place, callbacks)
         if (work / STOPPED).is_file():  # inside, so that the trackers show a run that failed
             raise TrainingError(json.loads((work / STOPPED).read_text("utf-8"))["message"])
     outcome = {"backbone": config.train.model, **json.loads((work / OUTCOME).read_text("utf-8"))}
     write_text(work / WEIGHTS / "README.md", model_card(config, counts, outcome, inputs))
-    _tidy(work, run_place(train, config.name, work))
+    _tidy(work, place)
     return outcome
 
 
@@ -164,11 +169,11 @@ def _write_groups(sources: Sequence[Path], train: TrainConfig, path: Path) -> li
     """All sources in one file; how many groups each has."""
     tables = []
     for source in sources:
-        groups = with_scores(_open_groups(source))
+        groups = whole_groups(_open_groups(source), str(source))
         if not groups.num_rows:
             raise StageError(f"{source}: holds no groups; mine from more queries")
         tables.append(groups)
-    if (needs_scores(train) or train.distill.weight) and not any(t[SCORES].null_count < t.num_rows for t in tables):
+    if needs_scores(train) and not any(t[SCORES].null_count < t.num_rows for t in tables):
         raise StageError(
             f"{sources[0]}: its groups carry no scores, which train.target 'scores' and train.distill need; mine "
             "again, with a teacher (mine.teacher.model) or without"

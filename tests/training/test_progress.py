@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ranker.training.batches import Batch
+from ranker.training.engine import optimise
 from ranker.training.progress import Health, LogFollower, TrainingError, Window, append_log, describe, truncate_log
 
 STEP = {"step": 20, "total": 156, "loss": 1.25, "learning_rate": 4e-5, "grad_norm": 2.0, "pairs_per_second": 41.2,
@@ -41,6 +42,28 @@ def test_a_collapse_stops_but_a_small_start_does_not() -> None:
         health.check(window(spread=0.0), step)
     with pytest.raises(TrainingError, match="every document gets the same score"):
         health.check(window(spread=0.0), 9)
+
+
+def test_a_loss_that_stays_above_three_times_the_first_is_a_divergence() -> None:
+    health = Health()
+    for step, loss in enumerate((1.0, 3.5, 3.5, 2.9, 3.5, 3.5)):  # never three in a row
+        health.check(window(loss=loss), step)
+    with pytest.raises(TrainingError, match=r"the loss rises: 3\.5 at step 6, 1 at the start; lower train\.learning"):
+        health.check(window(loss=3.5), 6)
+
+
+def test_a_loss_scale_that_cannot_fall_is_told_with_advice() -> None:
+    class Engine:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def step(self) -> None:
+            raise Exception(self.text)
+
+    with pytest.raises(TrainingError, match=r"fp16: gradients overflow.*train\.precision"):
+        optimise(Engine("Current loss scale already at minimum - cannot decrease scale anymore. Exiting run."))
+    with pytest.raises(Exception, match="something else"):
+        optimise(Engine("something else"))
 
 
 def test_a_resumed_run_forgets_the_lines_behind_its_checkpoint(tmp_path: Path) -> None:

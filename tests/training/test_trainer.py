@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ranker.config import Experiment
 from ranker.manifest import StageError, read_manifest
 from ranker.training.progress import LOG
-from ranker.training.trainer import fit
+from ranker.training.trainer import RunPlace, fit
 
 
 def experiment(animals: Path, backbone: str, output: Path, **train: object) -> Experiment:
@@ -77,7 +77,21 @@ def test_what_a_recipe_lacks_is_named_before_anything_starts(animals: Path, tiny
     refused(ValueError, r"quantize.*train\.lora\.enabled", lora={"quantize": "nf4"})
     refused(ValueError, r"quantize.*needs a GPU", lora={"quantize": "nf4", "enabled": True})
     refused(ValueError, "unknown tracker 'tensorbord'.*tensorboard", track=["tensorbord"])
+    refused(ValueError, r"train\.metric 'ndcg@5'.*did you mean 'ndcg@10'", metric="ndcg@5")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "groups.parquet").symlink_to(animals / "groups.parquet")
+    waits = {"groups": str(alone), "patience": 1, "evaluate_every": 2}
+    refused(StageError, r"no dev queries lie beside the groups.*train\.patience", **waits)
     refused(KeyError, "did you mean 'listnet'", distill={"loss": "lisnet"})
+
+
+def test_what_is_left_of_a_run_is_deleted_from_its_storage(tmp_path: Path) -> None:
+    for storage in (str(tmp_path), tmp_path.as_uri()):
+        (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+        (tmp_path / "other").mkdir(exist_ok=True)
+        RunPlace(storage, "run").remove()
+        assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 @pytest.mark.slow
