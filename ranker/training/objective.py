@@ -22,9 +22,8 @@ def check_objective(train: TrainConfig) -> None:
     check_loss(train.loss, train.loss_options)
     check_loss(train.distill.loss, train.distill.loss_options)
     if train.metric not in DEFAULT_MEASURES:
-        raise ValueError(
-            f"train.metric {train.metric!r} is not measured while it trains; {nearest(train.metric, [*DEFAULT_MEASURES])}"
-        )
+        known = nearest(train.metric, [*DEFAULT_MEASURES])
+        raise ValueError(f"train.metric {train.metric!r} is not measured while it trains; {known}")
 
 
 def needs_scores(train: TrainConfig) -> bool:
