@@ -194,8 +194,9 @@ class RunPlace:
         if "://" not in self.storage:
             shutil.rmtree(Path(self.storage) / self.name, ignore_errors=True)
             return
-        filesystem, path = pyarrow.fs.FileSystem.from_uri(f"{self.storage.rstrip('/')}/{self.name}")
-        filesystem.delete_dir(path)
+        # The name goes to the path and not to the URI, which may end in a query (`?endpoint_override=...`).
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(self.storage)
+        filesystem.delete_dir(f"{path.rstrip('/')}/{self.name}")
 
 
 def run_place(train: TrainConfig, name: str, work: Path) -> RunPlace:
