@@ -94,7 +94,8 @@ class Run:
 
     def loop(self) -> None:
         """The steps that are left."""
-        window, since, health = Window(), time.monotonic(), progress.Health()
+        window, since = Window(), time.monotonic()
+        health = progress.Health(progress.read_log(self.job.work / progress.LOG, self.progress.step))
         for step in range(self.progress.step, self.total):
             if self.selection.is_enough(self.progress):
                 self._write(step=step, message=f"stopping after step {step}: no better measurement in "

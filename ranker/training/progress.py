@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,16 @@ class Window:
 
 
 class Health:
-    """Decides after each window whether the run goes on."""
+    """Decides after each window whether the run goes on.
 
-    def __init__(self) -> None:
-        self._widest, self._alike = 0.0, 0
-        self._first, self._above = math.inf, 0
+    Args:
+        earlier: records of the log up to where a resumed run goes on, so that it is compared with its true start.
+    """
+
+    def __init__(self, earlier: Iterable[dict[str, Any]] = ()) -> None:
+        windows = [record for record in earlier if "loss" in record]
+        self._widest, self._alike = max((record["spread"] for record in windows), default=0.0), 0
+        self._first, self._above = next((record["loss"] for record in windows), math.inf), 0
 
     def check(self, window: Window, step: int) -> None:
         """Take note of a window that ended with ``step``.
@@ -124,8 +129,13 @@ def truncate_log(path: Path, step: int) -> None:
     """
     if not path.is_file():
         return
-    kept = [json.dumps(record) for record in _records(path.read_text("utf-8")) if record["step"] <= step]
-    write_text(path, "".join(f"{line}\n" for line in kept))
+    write_text(path, "".join(f"{json.dumps(record)}\n" for record in read_log(path, step)))
+
+
+def read_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """The records up to a step; none where there is no log."""
+    text = path.read_text("utf-8") if path.is_file() else ""
+    return [record for record in _records(text) if record["step"] <= step]
 
 
 def append_log(path: Path, record: dict[str, Any]) -> None:

@@ -6,7 +6,16 @@ import pytest
 
 from ranker.training.batches import Batch
 from ranker.training.engine import optimise
-from ranker.training.progress import Health, LogFollower, TrainingError, Window, append_log, describe, truncate_log
+from ranker.training.progress import (
+    Health,
+    LogFollower,
+    TrainingError,
+    Window,
+    append_log,
+    describe,
+    read_log,
+    truncate_log,
+)
 
 STEP = {"step": 20, "total": 156, "loss": 1.25, "learning_rate": 4e-5, "grad_norm": 2.0, "pairs_per_second": 41.2,
         "tokens_per_second": 5100.4, "padding": 0.12, "spread": 1.0, "eta": 200.4}  # fmt: skip
@@ -50,6 +59,17 @@ def test_a_loss_that_stays_above_three_times_the_first_is_a_divergence() -> None
         health.check(window(loss=loss), step)
     with pytest.raises(TrainingError, match=r"the loss rises: 3\.5 at step 6, 1 at the start; lower train\.learning"):
         health.check(window(loss=3.5), 6)
+
+
+def test_a_resumed_run_is_compared_with_its_first_window(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    for step, loss in ((0, None), (10, 1.0), (20, 2.0), (30, 9.0)):
+        append_log(log, {"step": step} | ({"message": "starting"} if loss is None else {"loss": loss, "spread": 2.0}))
+    health = Health(read_log(log, 20))
+    health.check(window(loss=3.5), 30)
+    health.check(window(loss=3.5), 40)
+    with pytest.raises(TrainingError, match=r"the loss rises: 3\.5 at step 50, 1 at the start"):
+        health.check(window(loss=3.5), 50)
 
 
 def test_a_loss_scale_that_cannot_fall_is_told_with_advice() -> None:
