@@ -16,7 +16,16 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 import pytest
 
 PETS = Path(__file__).parent / "fixtures" / "pets"
+# Fixtures that take minutes: every test that shares one runs in the same process.
+COSTLY = ("interrupted_quickstart",)
 HIDDEN = 32
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the files out (`-n 2 --dist loadgroup` in pyproject.toml): the tests wait more than compute."""
+    for item in items:
+        shared = [name for name in COSTLY if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
