@@ -10,6 +10,7 @@ import typer
 
 from ranker.cli import data as data_view
 from ranker.cli import doctor as doctor_view
+from ranker.cli import measuring
 from ranker.cli import models as models_view
 from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
@@ -49,40 +50,13 @@ def _stage_verb(stage: Stage) -> Callable[[Path, list[str] | None], None]:
 
 
 for _stage in DOORS:
-    # `ranker evaluate` also takes a run and judgements, and `data` also inspects; both are written out below.
+    # `ranker evaluate` also takes a run and judgements.
     if _stage != "evaluate":
         app.command("prepare" if _stage == "data" else _stage)(_stage_verb(_stage))
 
 
-@app.command()
-def evaluate(
-    config_or_run: Annotated[Path, typer.Argument(help="Experiment file, or a TREC run.")],
-    qrels: Annotated[Path | None, typer.Argument(help="Judgements of that run (TREC or BEIR).")] = None,
-    measure: Annotated[list[str] | None, typer.Option(help="Such as ndcg@10; may be repeated.")] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Evaluate the experiment's model, or, without any model, a run against judgements."""
-    with show_progress(), explain():
-        if qrels is None:
-            write_result(run("evaluate", load_experiment(config_or_run, overrides or ())).summary())
-            return
-        from ranker.evaluation.runs import evaluate_files
-        from ranker.measures import DEFAULT_MEASURES
-
-        write_result(evaluate_files(config_or_run, qrels, measure or list(DEFAULT_MEASURES)))
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more TREC runs; the first is the baseline.")],
-    qrels: Annotated[Path, typer.Option(help="Judgements (TREC or BEIR).")],
-    measure: Annotated[str, typer.Option(help="What decides.")] = "ndcg@10",
-) -> None:
-    """Say which run is better, by how much, and whether it could be chance."""
-    with show_progress(), explain():
-        from ranker.evaluation.runs import compare_files
-
-        write_result(compare_files(runs, qrels, measure))
+app.command()(measuring.evaluate)
+app.command()(measuring.compare)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Which queries changed most between two runs, and which documents moved in them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,13 +22,13 @@ class Move:
     """A document in two ranked lists.
 
     Args:
-        text: what a model reads of it. relevance: 0 when it is not judged.
+        text: what a model reads of it; empty where only ids are known. relevance: None where it is not judged.
         before, after: rank, 1 for the best; None where the list does not hold it.
     """
 
     doc_id: str
     text: str
-    relevance: int
+    relevance: int | None
     before: int | None
     after: int | None
 
@@ -46,22 +47,52 @@ class QueryChange:
 def most_changed(
     comparison: Comparison,
     runs: Mapping[str, pa.Table],
-    collection: Collection,
+    qrels: pa.Table,
     *,
-    baseline: str = "retriever",
+    collection: Collection | None = None,
+    system: str | None = None,
+    baseline: str | None = None,
     measure: str | None = None,
     count: int = 5,
 ) -> tuple[list[QueryChange], list[QueryChange]]:
     """The ``count`` queries that rose most and those that fell most, the largest change first.
 
-    Equal changes are ordered by query_id. measure None: the comparison's first.
+    Equal changes are ordered by query_id.
+
+    Args:
+        collection: gives the texts. None: ids only.
+        system, baseline: after and before. None: the comparison's.
+        measure: None: the comparison's first.
     """
     measure = measure or comparison.measures[0]
-    change = dict(zip(comparison.query_ids, comparison.change(baseline, measure).tolist(), strict=True))
+    after, before = system or comparison.system, baseline or comparison.baseline
+    change = dict(zip(comparison.query_ids, comparison.change(before, measure, after).tolist(), strict=True))
     rising = sorted((name for name in change if change[name] > SAME), key=lambda name: (-change[name], name))[:count]
     falling = sorted((name for name in change if change[name] < -SAME), key=lambda name: (change[name], name))[:count]
-    tell = _Teller(comparison, runs, collection, baseline, measure, [*rising, *falling])
-    return [tell.one(name) for name in rising], [tell.one(name) for name in falling]
+    chosen = [*rising, *falling]
+    values = {
+        name: dict(zip(comparison.query_ids, comparison.scores[name].values[measure].tolist(), strict=True))
+        for name in (before, after)
+    }
+    ranks = [_ranks(runs[name], chosen) for name in (before, after)]
+    tell = _Teller(ranks, _grades(qrels, chosen), collection, chosen)
+    told = {name: tell.one(name, values[before][name], values[after][name]) for name in chosen}
+    return [told[name] for name in rising], [told[name] for name in falling]
+
+
+def changes_as_dict(rising: Sequence[QueryChange], falling: Sequence[QueryChange]) -> dict[str, Any]:
+    """``{"better": [...], "worse": [...]}`` as plain values."""
+    return {"better": [_plain(change) for change in rising], "worse": [_plain(change) for change in falling]}
+
+
+def _plain(change: QueryChange) -> dict[str, Any]:
+    moved = [
+        {"doc_id": move.doc_id, "relevance": move.relevance, "before": move.before, "after": move.after}
+        for move in change.moves
+    ]
+    query = {"query": change.query} if change.query else {}
+    values = {"before": change.before, "after": change.after, "difference": change.after - change.before}
+    return {"query_id": change.query_id, **query, **values, "documents": moved}
 
 
 class _Teller:
@@ -69,50 +100,55 @@ class _Teller:
 
     def __init__(
         self,
-        comparison: Comparison,
-        runs: Mapping[str, pa.Table],
-        collection: Collection,
-        baseline: str,
-        measure: str,
-        query_ids: list[str],
+        ranks: Sequence[Mapping[str, Mapping[str, int]]],
+        grades: Mapping[str, Mapping[str, int]],
+        collection: Collection | None,
+        query_ids: Sequence[str],
     ) -> None:
-        wanted = pa.array(query_ids, pa.string())
-        self._ranks = [_ranks(runs[name], wanted) for name in (baseline, comparison.system)]
-        self._values = [
-            dict(zip(comparison.query_ids, comparison.scores[name].values[measure].tolist(), strict=True))
-            for name in (baseline, comparison.system)
-        ]
-        part = collection.with_queries(query_ids)
-        self._queries = dict(zip(part.queries["query_id"].to_pylist(), part.queries["text"].to_pylist(), strict=True))
-        self._relevance: dict[str, dict[str, int]] = {}
-        for row in part.qrels.to_pylist():
-            self._relevance.setdefault(row["query_id"], {})[row["doc_id"]] = row["relevance"]
-        self._texts = self._read_texts(collection)
+        self._ranks, self._grades = ranks, grades
+        self._shown = {name: self._documents(name) for name in query_ids}
+        self._texts: dict[str, str] = {}
+        self._queries: dict[str, str] = {}
+        if collection is not None:
+            asked = collection.with_queries(query_ids).queries
+            self._queries = dict(zip(asked["query_id"].to_pylist(), asked["text"].to_pylist(), strict=True))
+            self._texts = collection.texts({doc_id for shown in self._shown.values() for doc_id in shown})
 
-    def _read_texts(self, collection: Collection) -> dict[str, str]:
-        shown = {doc_id for ranks in self._ranks for docs in ranks.values() for doc_id in docs}
-        shown |= {doc_id for docs in self._relevance.values() for doc_id in docs}
-        return collection.texts(shown)
-
-    def one(self, query_id: str) -> QueryChange:
+    def _documents(self, query_id: str) -> list[str]:
         before, after = (ranks.get(query_id, {}) for ranks in self._ranks)
-        relevance = self._relevance.get(query_id, {})
-        found = {*before, *after}
-        relevant = [doc_id for doc_id, grade in relevance.items() if grade > 0 and doc_id in found]
-        top = sorted(after, key=lambda doc_id: after[doc_id])[:TOP]
-        shown = list(dict.fromkeys([*top, *relevant, *sorted(before, key=lambda doc_id: before[doc_id])[:1]]))[:MOST]
-        shown.sort(key=lambda doc_id: after.get(doc_id, len(after) + 1))
+        relevant = [
+            doc for doc, grade in self._grades.get(query_id, {}).items() if grade > 0 and doc in {**before, **after}
+        ]
+        relevant.sort(key=lambda doc: min(before.get(doc, 10**9), after.get(doc, 10**9)))
+        shown = dict.fromkeys([*_best(after, TOP), *relevant, *_best(before, 1)])
+        return sorted(list(shown)[:MOST], key=lambda doc: after.get(doc, len(after) + 1))
+
+    def one(self, query_id: str, before: float, after: float) -> QueryChange:
+        ranks, grades = [ranks.get(query_id, {}) for ranks in self._ranks], self._grades.get(query_id, {})
         moves = tuple(
-            Move(doc_id, self._texts.get(doc_id, ""), relevance.get(doc_id, 0), before.get(doc_id), after.get(doc_id))
-            for doc_id in shown
+            Move(doc, self._texts.get(doc, ""), grades.get(doc), ranks[0].get(doc), ranks[1].get(doc))
+            for doc in self._shown[query_id]
         )
-        values = [values[query_id] for values in self._values]
-        return QueryChange(query_id, self._queries.get(query_id, ""), values[0], values[1], moves)
+        return QueryChange(query_id, self._queries.get(query_id, ""), before, after, moves)
 
 
-def _ranks(run: pa.Table, query_ids: pa.Array) -> dict[str, dict[str, int]]:
-    part = order_run(run.filter(pc.is_in(run["query_id"], query_ids)))
+def _best(ranks: Mapping[str, int], count: int) -> list[str]:
+    return sorted(ranks, key=lambda doc: ranks[doc])[:count]
+
+
+def _of_queries(table: pa.Table, query_ids: Iterable[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["query_id"], pa.array(query_ids, pa.string())))
+
+
+def _grades(qrels: pa.Table, query_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    grades: dict[str, dict[str, int]] = {}
+    for row in _of_queries(qrels, query_ids).to_pylist():
+        grades.setdefault(row["query_id"], {})[row["doc_id"]] = row["relevance"]
+    return grades
+
+
+def _ranks(run: pa.Table, query_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     ranks: dict[str, dict[str, int]] = {}
-    for row in part.to_pylist():
+    for row in order_run(_of_queries(run, query_ids)).to_pylist():
         ranks.setdefault(row["query_id"], {})[row["doc_id"]] = row["rank"]
     return ranks

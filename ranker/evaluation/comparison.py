@@ -1,34 +1,45 @@
-"""Several runs on the same queries: their scores, and the last one tested against each of the others."""
+"""Several runs on the same queries: their scores, and paired tests between them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import combinations
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from ranker.evaluation.significance import PairedTest, corrected, paired_test
-from ranker.measures import DEFAULT_MEASURES, Scores, evaluate_run
-from ranker.schemas import QRELS
+from ranker.evaluation.significance import Correction, PairedTest, corrected, paired_test
+from ranker.measures import DEFAULT_MEASURES, Scores, Ties, evaluate_run
+from ranker.schemas import QRELS, require
+
+# Which runs are tested against which: the last against each before it, each later one against the first, or all.
+Pairs = Literal["last", "first", "all"]
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of several systems and the tests of one of them against the others.
+    """Scores of several systems and the tests between them.
 
     Args:
-        measures: names as typed. scores: system -> its Scores, the tested system last.
-        tests: baseline -> measure -> the tested system against that baseline.
+        measures: names as typed. scores: system -> its Scores.
+        pairs: (before, after) -> measure -> the test of after against before.
+        system: the one that a report is about. baseline: what it is told against.
+        correction: of the p-values of a measure, over all pairs. tested: which pairs those are.
     """
 
     measures: tuple[str, ...]
     scores: dict[str, Scores]
-    tests: dict[str, dict[str, PairedTest]]
+    pairs: dict[Pair, dict[str, PairedTest]]
+    system: str
+    baseline: str
+    correction: Correction = "holm"
+    tested: Pairs = "last"
 
     @property
-    def system(self) -> str:
-        """Name of the tested system."""
-        return list(self.scores)[-1]
+    def tests(self) -> dict[str, dict[str, PairedTest]]:
+        """Other system -> measure -> the test of ``system`` against it."""
+        return {before: tests for (before, after), tests in self.pairs.items() if after == self.system}
 
     @property
     def query_ids(self) -> tuple[str, ...]:
@@ -39,28 +50,46 @@ class Comparison:
         """System -> measure -> mean over the judged queries."""
         return {system: scores.means for system, scores in self.scores.items()}
 
-    def change(self, baseline: str, measure: str) -> np.ndarray:
-        """The tested system minus ``baseline``, float64, one value a query."""
-        return self.scores[self.system].values[measure] - self.scores[baseline].values[measure]
+    def change(self, baseline: str, measure: str, system: str | None = None) -> np.ndarray:
+        """``system`` (None: the comparison's) minus ``baseline``, float64, one value a query."""
+        return self.scores[system or self.system].values[measure] - self.scores[baseline].values[measure]
 
     def best(self, measure: str) -> set[str]:
         """Systems with the highest mean (several when they are equal)."""
         means = {system: scores.means[measure] for system, scores in self.scores.items()}
         return {system for system, mean in means.items() if mean >= max(means.values()) - 1e-12}
 
+    def beaten_by(self, system: str, measure: str, level: float = 0.05) -> list[str]:
+        """Systems that ``system`` is significantly better than, at a corrected p below ``level``."""
+        found = set()
+        for (before, after), tests in self.pairs.items():
+            test = tests[measure]
+            if system in (before, after) and test.significant(level) and test.difference:
+                better, worse = (after, before) if test.difference > 0 else (before, after)
+                if better == system:
+                    found.add(worse)
+        return [name for name in self.scores if name in found]
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: means, counts, significance."""
+        """Plain values for JSON: means, counts, all tests, and those of the main system by the other's name."""
         return {
             "means": self.means(),
-            "counts": {
-                system: {"missing": scores.num_missing, "unjudged": scores.num_unjudged, "ties": scores.num_ties}
-                for system, scores in self.scores.items()
-            },
+            "counts": {system: scores.counts.as_dict() for system, scores in self.scores.items()},
+            "correction": self.correction,
             "significance": {
-                baseline: {measure: asdict(test) for measure, test in tests.items()}
-                for baseline, tests in self.tests.items()
+                other: {measure: asdict(test) for measure, test in tests.items()}
+                for other, tests in self._told().items()
             },
+            "tests": [
+                {"system": after, "against": before, "measure": measure, **asdict(test)}
+                for (before, after), tests in self.pairs.items()
+                for measure, test in tests.items()
+            ],
         }
+
+    def _told(self) -> dict[str, dict[str, PairedTest]]:
+        """By the name of the other: each run against the baseline, or the main one against each."""
+        return {after: tests for (_, after), tests in self.pairs.items()} if self.tested == "first" else self.tests
 
     def per_query(self) -> pa.Table:
         """Long table: query_id, system, measure, value."""
@@ -87,62 +116,57 @@ def compare_runs(
     relevance_level: int = 1,
     permutations: int = 10_000,
     seed: int = 13,
+    pairs: Pairs = "last",
+    baseline: str | None = None,
+    correction: Correction = "holm",
+    ties: Ties = "rank",
 ) -> Comparison:
-    """Score every RUN against QRELS and test the last run against each of the others.
-
-    P-values of a measure are corrected for the number of baselines.
+    """Score every RUN against QRELS and test them against one another on the same queries.
 
     Args:
-        relevance_level: as :func:`ranker.measures.evaluate_run` takes it. permutations, seed: of the test.
+        relevance_level, ties: as :func:`ranker.measures.evaluate_run` takes them.
+        permutations: of the randomisation test and the bootstrap. seed: of both.
+        pairs: ``last``: the last run, the main one, against each other. ``first``: each other against the baseline.
+            ``all``: every pair; the last is the main one.
+        baseline: what the main one is told against. None: the first run.
+        correction: of the p-values of a measure for the number of pairs.
 
     Raises:
-        ValueError: without a run or without judgements. MeasureError, SchemaError: as :func:`evaluate_run`.
+        ValueError: without a run or without judgements, on an unknown baseline or correction.
+        MeasureError, SchemaError: as :func:`evaluate_run`.
     """
-    scores = _score(runs, qrels, measures, relevance_level)
-    *baselines, system = scores
-    pairs = {baseline: (baseline, system) for baseline in baselines}
-    return Comparison(tuple(measures), scores, _test(scores, pairs, measures, permutations, seed))
-
-
-def compare_with_first(
-    runs: Mapping[str, pa.Table],
-    qrels: pa.Table,
-    measures: Sequence[str] = DEFAULT_MEASURES,
-    *,
-    permutations: int = 10_000,
-    seed: int = 13,
-) -> dict[str, Any]:
-    """The same the other way round: each later RUN tested against the first, as plain values."""
-    scores = _score(runs, qrels, measures)
-    baseline, *others = scores
-    pairs = {other: (baseline, other) for other in others}
-    tests = _test(scores, pairs, measures, permutations, seed)
-    return Comparison(tuple(measures), scores, tests).as_dict()
-
-
-def _score(
-    runs: Mapping[str, pa.Table], qrels: pa.Table, measures: Sequence[str], relevance_level: int = 1
-) -> dict[str, Scores]:
-    if not runs:
+    names = list(runs)
+    if not names:
         raise ValueError("no run to compare; give one or more")
-    if not qrels.num_rows:
+    if not require(qrels, QRELS, "qrels").num_rows:
         raise ValueError(f"no judgements to compare by; a QRELS table has {QRELS.names}, one row a judged document")
-    return {system: evaluate_run(run, qrels, measures, relevance_level=relevance_level) for system, run in runs.items()}
-
-
-def _test(
-    scores: Mapping[str, Scores],
-    pairs: Mapping[str, tuple[str, str]],
-    measures: Sequence[str],
-    permutations: int,
-    seed: int,
-) -> dict[str, dict[str, PairedTest]]:
-    tests: dict[str, dict[str, PairedTest]] = {name: {} for name in pairs}
+    first = names[0] if baseline is None else baseline
+    if first not in names:
+        raise ValueError(f"baseline {first!r} is none of the runs {names}")
+    scores = {
+        name: evaluate_run(run, qrels, measures, relevance_level=relevance_level, ties=ties)
+        for name, run in runs.items()
+    }
+    chosen = chosen_pairs(names, first, pairs)
+    tests: dict[Pair, dict[str, PairedTest]] = {pair: {} for pair in chosen}
     for measure in measures:
         raw = {
-            name: paired_test(scores[before].values[measure], scores[after].values[measure], permutations, seed)
-            for name, (before, after) in pairs.items()
+            (before, after): paired_test(
+                scores[before].values[measure], scores[after].values[measure], permutations, seed
+            )
+            for before, after in chosen
         }
-        for name, test in corrected(raw).items():
-            tests[name][measure] = test
-    return tests
+        for pair, test in corrected(raw, correction).items():
+            tests[pair][measure] = test
+    main = next((name for name in reversed(names) if name != first or pairs == "last"), first)
+    return Comparison(tuple(measures), scores, tests, main, first, correction, pairs)
+
+
+def chosen_pairs(names: Sequence[str], baseline: str, pairs: Pairs) -> list[Pair]:
+    """(before, after) of every pair that is tested; see :func:`compare_runs`."""
+    if pairs == "first":
+        return [(baseline, name) for name in names if name != baseline]
+    if pairs == "last":
+        return [(name, names[-1]) for name in names[:-1]]
+    ordered = [baseline, *(name for name in names if name != baseline)]
+    return list(combinations(ordered, 2))

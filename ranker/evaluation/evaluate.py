@@ -120,6 +120,7 @@ def _make(config: Experiment, model: str, work: Path) -> dict[str, Any]:
         relevance_level=collection.relevance_level,
         permutations=settings.significance_permutations,
         seed=config.seed,
+        baseline="retriever",
     )
     speed = _speed(first, reranked, collection.queries.num_rows)
     _write_results(config, model, work, collection, runs, comparison, speed)
@@ -215,7 +216,7 @@ def _headline(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """The first measure's tests: what a summary quotes."""
     measure = comparison.measures[0]
     return {
-        baseline: {"measure": measure, "p_value": tests[measure].p_holm, **asdict(tests[measure])}
+        baseline: {"measure": measure, "p_value": tests[measure].p_corrected, **asdict(tests[measure])}
         for baseline, tests in comparison.tests.items()
     }
 

@@ -65,7 +65,7 @@ def test_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def _test_cells(test: PairedTest) -> list[str]:
-    p_values = [f"{p:.2g}" for p in (test.p_randomisation, test.p_holm, test.p_ttest)]
+    p_values = [f"{p:.2g}" for p in (test.p_randomisation, test.p_corrected, test.p_ttest)]
     counts = [str(count) for count in (test.wins, test.ties, test.losses)]
     return [f"{test.difference:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}", *p_values, *counts]
 
@@ -93,13 +93,22 @@ def letter_note(letters: Mapping[str, str]) -> str:
 
 
 def count_notes(comparison: Comparison) -> list[str]:
-    """A sentence a system for judged queries that its run lacks and documents that share a score."""
+    """A sentence a system for each thing that could be doubted about its figures."""
     notes = []
     for system, scores in comparison.scores.items():
-        if scores.num_missing:
-            notes.append(f"{system}: {scores.num_missing} judged queries have no result and count as 0")
-        if scores.num_ties:
-            notes.append(f"{system}: {scores.num_ties:,} documents share a score with another; kept in rank order")
+        counts = scores.counts
+        facts = [
+            (counts.missing_queries, "judged queries have no result and count as 0"),
+            (counts.unjudged_queries, "queries have no judgement and are left out"),
+            (
+                counts.unjudged_documents,
+                f"of {counts.documents:,} documents have no judgement and count as not relevant",
+            ),
+            (counts.tied_documents, "documents share their score with another of the query"),
+        ]
+        said = [f"{count:,} {what}" for count, what in facts if count]
+        if said:
+            notes.append(f"{system}: {'; '.join(said)}")
     return notes
 
 

@@ -61,7 +61,7 @@ def _html_head(report: Report) -> str:
         (f"{measure}, reranked", f"{means[comparison.system][measure]:.4f}"),
         (f"{measure}, {BASELINE}", f"{means[BASELINE][measure]:.4f}"),
         ("change", f'<span class="{side(test.difference)}">{test.difference:+.4f}</span>'),
-        ("p, corrected", f"{test.p_holm:.2g}"),
+        ("p, corrected", f"{test.p_corrected:.2g}"),
         ("better, same, worse", f"{test.wins} · {test.ties} · {test.losses}"),
     ]
     cells = "".join(f"<div><span class=faint>{escape(name)}</span><b>{value}</b></div>" for name, value in figures)
@@ -147,7 +147,7 @@ def _html_change(change: QueryChange, measure: str) -> str:
 
 
 def _html_relevance(move: Move) -> str:
-    return f"<span class=relevant>relevant {move.relevance}</span> " if move.relevance > 0 else ""
+    return f"<span class=relevant>relevant {move.relevance}</span> " if move.relevance else ""
 
 
 def _html_speed(report: Report) -> str:

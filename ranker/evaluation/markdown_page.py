@@ -74,7 +74,7 @@ def _markdown_table(heads: list[str], rows: list[list[str]]) -> list[str]:
 def _markdown_change(change: QueryChange) -> list[str]:
     lines = [f"**{change.after - change.before:+.3f}** {one_line(change.query)} ({change.query_id})", ""]
     for move in change.moves:
-        mark = f"**relevant {move.relevance}** " if move.relevance > 0 else ""
+        mark = f"**relevant {move.relevance}** " if move.relevance else ""
         lines.append(
             f"- {rank_or_none(move.before)} → {rank_or_none(move.after)}: {mark}{excerpt(move.text)} (`{move.doc_id}`)"
         )

@@ -13,6 +13,8 @@ __all__ = ["Report", "write_report"]
 
 def write_report(folder: Path, report: Report) -> None:
     """Write ``report.html`` and ``report.md`` into ``folder``."""
-    gains, losses = most_changed(report.comparison, report.runs, report.collection, baseline=BASELINE)
+    gains, losses = most_changed(
+        report.comparison, report.runs, report.collection.qrels, collection=report.collection, baseline=BASELINE
+    )
     write_text(folder / "report.html", html_report(report, gains, losses))
     write_text(folder / "report.md", markdown_report(report, gains, losses))

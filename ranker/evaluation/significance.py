@@ -5,14 +5,18 @@ Fisher's randomisation test is the one to quote (Smucker et al., CIKM 2007); the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import stats
 
 # Differences below this are rounding, not a change.
 SAME = 1e-9
-# Rows of random signs in memory at once.
-BATCH = 1000
+# Values of resampled queries in memory at once.
+BATCH_VALUES = 2**22
+
+Correction = Literal["holm", "bonferroni", "none"]
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class PairedTest:
         difference: mean of after minus mean of before.
         low, high: percentile bootstrap interval of the difference (95% unless asked otherwise).
         p_randomisation: two-sided, Fisher's randomisation of the signs. p_ttest: two-sided, paired t-test.
-        p_holm: p_randomisation after Holm's correction for the other baselines; equal to it when there are none.
+        p_corrected, p_ttest_corrected: the same after the correction for all pairs that were tested; equal to them when
+            there is one pair.
         wins, ties, losses: queries that rose, stayed and fell.
     """
 
@@ -32,14 +37,15 @@ class PairedTest:
     high: float
     p_randomisation: float
     p_ttest: float
-    p_holm: float
+    p_corrected: float
+    p_ttest_corrected: float
     wins: int
     ties: int
     losses: int
 
     def significant(self, level: float = 0.05) -> bool:
         """Whether the corrected p-value lies below ``level``."""
-        return self.p_holm < level
+        return self.p_corrected < level
 
 
 def paired_test(
@@ -61,23 +67,24 @@ def paired_test(
     change = after - before
     change[np.abs(change) < SAME] = 0.0
     low, high = _interval(change, confidence, permutations, seed)
-    randomisation = _randomisation(change, permutations, seed)
+    randomisation, ttest = _randomisation(change, permutations, seed), _ttest(change)
     return PairedTest(
         difference=float(change.mean()),
         low=low,
         high=high,
         p_randomisation=randomisation,
-        p_ttest=_ttest(change),
-        p_holm=randomisation,
+        p_ttest=ttest,
+        p_corrected=randomisation,
+        p_ttest_corrected=ttest,
         wins=int((change > 0).sum()),
         ties=int((change == 0).sum()),
         losses=int((change < 0).sum()),
     )
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's step-down correction (1979): name -> adjusted p-value, never above 1, in the order given."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[Name, float] = {}
     largest = 0.0
     for step, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         largest = max(largest, min(1.0, (len(p_values) - step) * p_values[name]))
@@ -85,10 +92,28 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def corrected(tests: Mapping[str, PairedTest]) -> dict[str, PairedTest]:
-    """The tests of one system against several baselines with ``p_holm`` filled in."""
-    adjusted = holm({name: test.p_randomisation for name, test in tests.items()})
-    return {name: replace(test, p_holm=adjusted[name]) for name, test in tests.items()}
+def adjust(p_values: Mapping[Name, float], correction: Correction) -> dict[Name, float]:
+    """p-values of one family of tests after ``holm``, ``bonferroni`` (times their number), or ``none``.
+
+    Raises:
+        ValueError: on another correction.
+    """
+    if correction == "holm":
+        return holm(p_values)
+    if correction not in ("bonferroni", "none"):
+        raise ValueError(f"correction {correction!r} is not one of holm, bonferroni, none")
+    factor = len(p_values) if correction == "bonferroni" else 1
+    return {name: min(1.0, factor * value) for name, value in p_values.items()}
+
+
+def corrected(tests: Mapping[Name, PairedTest], correction: Correction = "holm") -> dict[Name, PairedTest]:
+    """The tests of one family, those of one measure, with their corrected p-values filled in."""
+    randomisation = adjust({name: test.p_randomisation for name, test in tests.items()}, correction)
+    ttest = adjust({name: test.p_ttest for name, test in tests.items()}, correction)
+    return {
+        name: replace(test, p_corrected=randomisation[name], p_ttest_corrected=ttest[name])
+        for name, test in tests.items()
+    }
 
 
 def _randomisation(change: np.ndarray, permutations: int, seed: int) -> float:
@@ -101,7 +126,7 @@ def _randomisation(change: np.ndarray, permutations: int, seed: int) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=permutations,
-        batch=BATCH,
+        batch=max(1, BATCH_VALUES // len(change)),
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)
@@ -123,7 +148,7 @@ def _interval(change: np.ndarray, confidence: float, resamples: int, seed: int) 
         np.mean,
         vectorized=True,
         n_resamples=resamples,
-        batch=BATCH,
+        batch=max(1, BATCH_VALUES // len(change)),
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -52,7 +52,7 @@ def test_samples_get_the_figures_of_sentence_transformers(evaluator, tiny_rerank
 def test_the_whole_list_of_a_sample_is_reranked(evaluator) -> None:
     samples = [{"query": "pond", "documents": [f"text {n}" for n in range(40)], "labels": [0] * 39 + [1]}]
     assert evaluator.evaluate(samples, metrics=["recall@100"]) == {"recall@100": 1.0}
-    assert evaluator.compare(samples).scores["reranked"].num_ties < 40
+    assert evaluator.compare(samples).scores["reranked"].counts.tied_documents < 40
 
 
 def test_mistakes_say_what_would_do(evaluator, letters, tmp_path) -> None:

@@ -27,17 +27,17 @@ def report(letters, first, after) -> Report:
 
 
 def test_the_most_changed_queries_tell_which_documents_moved(report) -> None:
-    gains, losses = most_changed(report.comparison, report.runs, report.collection)
+    gains, losses = most_changed(report.comparison, report.runs, report.collection.qrels, collection=report.collection)
     assert [(change.query_id, change.before, change.after) for change in gains] == [("q1", 0.5, 1.0)]
     assert [change.query_id for change in losses] == ["q2"]
     moves = {move.doc_id: (move.before, move.after, move.relevance) for move in gains[0].moves}
-    assert moves == {"a": (2, 1, 1), "b": (1, 2, 0), "c": (3, 3, 0)}
+    assert moves == {"a": (2, 1, 1), "b": (1, 2, None), "c": (3, 3, None)}
     assert gains[0].moves[0].text == "A alpha"
 
 
 def test_a_document_that_was_not_in_the_list_has_no_rank(letters, ranked) -> None:
     runs = {"retriever": ranked(q1="b c"), "reranked": ranked(q1="a b")}
-    gains, _ = most_changed(compare_runs(runs, letters.qrels, ["mrr@10"]), runs, letters)
+    gains, _ = most_changed(compare_runs(runs, letters.qrels, ["mrr@10"]), runs, letters.qrels)
     assert gains[0].moves[0].before is None and gains[0].moves[0].after == 1
 
 

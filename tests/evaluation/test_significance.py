@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ranker.evaluation.significance import corrected, holm, paired_test
+from ranker.evaluation.significance import adjust, corrected, holm, paired_test
 
 
 def test_four_queries_by_hand() -> None:
@@ -66,10 +66,35 @@ def test_holm_by_hand() -> None:
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
+def test_corrections_by_hand() -> None:
+    raw = {"a": 0.01, "b": 0.04, "c": 0.6}
+    assert adjust(raw, "bonferroni") == pytest.approx({"a": 0.03, "b": 0.12, "c": 1.0})
+    assert adjust(raw, "none") == raw
+    with pytest.raises(ValueError, match="'fdr' is not one of holm, bonferroni, none"):
+        adjust(raw, "fdr")
+
+
+def test_the_t_test_is_corrected_too() -> None:
+    rng = np.random.default_rng(5)
+    base = rng.random(20)
+    tests = corrected({name: paired_test(base, base + rng.normal(0.1, 0.2, 20), 200) for name in "xy"}, "bonferroni")
+    for test in tests.values():
+        assert test.p_ttest_corrected == pytest.approx(min(1.0, 2 * test.p_ttest))
+
+
+def test_the_interval_is_scipys_percentile_bootstrap_and_holds_the_mean() -> None:
+    rng = np.random.default_rng(6)
+    before, after = rng.random(300), rng.random(300) + 0.05
+    test = paired_test(before, after, 2000, seed=1)
+    spread = 1.96 * (after - before).std(ddof=1) / np.sqrt(300)  # the normal interval, which 300 queries come close to
+    assert test.low == pytest.approx(test.difference - spread, abs=0.01)
+    assert test.high == pytest.approx(test.difference + spread, abs=0.01)
+
+
 def test_correction_never_helps() -> None:
     rng = np.random.default_rng(4)
     base = rng.random(25)
     tests = {name: paired_test(base, base + rng.normal(0.1, 0.2, 25), 500) for name in "xyz"}
     for name, test in corrected(tests).items():
-        assert test.p_holm >= tests[name].p_randomisation
+        assert test.p_corrected >= tests[name].p_randomisation
         assert test.p_randomisation == tests[name].p_randomisation

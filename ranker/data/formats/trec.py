@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ranker.data.errors import DataError, Mistakes, shown
 from ranker.data.files import DataFile, Line
 from ranker.data.formats.qrels import whole_number
+from ranker.data.formats.trec_blocks import parse_judgement_block, parse_run_block
 from ranker.data.pieces import BLOCK_ROWS, LinePiece, Row
 from ranker.schemas import QRELS, RUN, require
 
@@ -93,14 +94,14 @@ def read_trec_qrels(path: Path) -> pa.Table:
         DataError: naming the lines that are no judgements, or that contradict one another.
     """
     mistakes = Mistakes(str(path))
-    qrels = read_qrels([LinePiece(_file(path), QRELS, parse_judgement)], mistakes)
+    qrels = read_qrels([LinePiece(_file(path), QRELS, parse_judgement, parse_block=parse_judgement_block)], mistakes)
     mistakes.raise_if_any()
     return qrels
 
 
 def read_runs(files: Sequence[DataFile], mistakes: Mistakes) -> pa.Table:
     """RUN of all the files; that a document stands twice for one query is a mistake, in two files too."""
-    pieces = [LinePiece(file, RUN, parse_run) for file in files]
+    pieces = [LinePiece(file, RUN, parse_run, parse_block=parse_run_block) for file in files]
     return ranked_once(gather(pieces, RUN, mistakes), pieces, mistakes)
 
 
