@@ -144,10 +144,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def installed_packages() -> dict[str, str]:
+def installed_packages(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of the packages that decide a result."""
     found = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

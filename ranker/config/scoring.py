@@ -10,14 +10,37 @@ from ranker.config.section import Positive, Precision, Section, Share, local
 class ScoringConfig(Section):
     """How a cross-encoder scores pairs."""
 
-    engine: Literal["auto", "torch", "onnx"] = "auto"
-    """auto: ONNX Runtime for an exported folder, torch otherwise."""
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    """auto: the fastest that ranks as torch fp32 does, measured at the first start and remembered; see `precision`."""
     precision: Precision = "auto"
-    """Arithmetic of the torch engine."""
+    """Arithmetic of the torch engine; with one that is named, auto as an engine is torch. An ONNX graph has its own."""
     batch_tokens: Positive = 8192
-    """Token budget of a batch, padding included."""
+    """Token budget of a batch, padding included; a CPU computes at most 2,048 at once."""
     max_length: Positive | None = None
     """Longest pair in tokens. None: as trained."""
+    threads: Positive | None = local(None)
+    """Threads of this process. None: the cores that it may use, a container's limit included."""
+    lanes: Positive | None = local(None)
+    """Batches computed at the same time, which share the threads. None: measured where the engine is, else 1."""
+    samples: str | None = local(None)
+    """GROUPS file (as `mine` writes it) whose pairs auto measures on. None: that of `mine` beside the model, else
+    64 built-in pairs."""
+    num_samples: Positive = local(256)
+    """Pairs that auto measures on."""
+    min_rank_correlation: Share = 0.99
+    """auto: smallest allowed Spearman correlation with torch fp32 on the samples."""
+    max_ndcg_loss: float = Field(0.002, ge=0)
+    """auto: largest allowed loss in NDCG@10 on the samples."""
+    max_passages: Positive = 1
+    """Passages of a long document that are read, each as long as a pair has room for. 1: it is cut as in training."""
+    passage_score: Literal["max", "first"] = "max"
+    """Which passage speaks for a document: the best one, or the first, whose others are then not read."""
+    cascade_tokens: Positive | None = None
+    """Read this many tokens of every pair of a list first, and only the best in full. None: all in full."""
+    cascade_keep: Positive = 20
+    """Documents a query that a cascade reads in full."""
+    cache_pairs: int = Field(0, ge=0, json_schema_extra={"local": True})
+    """Scored pairs that are remembered, the oldest forgotten first; about 150 bytes each. 0: none."""
     interpolation: Share = 0.0
     """Weight of the retriever's score: (1 - w) reranker + w retriever, each scaled to 0-1 in a query's list."""
 
@@ -51,11 +74,19 @@ class ExportConfig(Section):
 
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Weights of the graph."""
+    int8_recipe: Literal["auto", "dynamic", "static", "mixed", "blockwise"] = "auto"
+    """How int8 is made: dynamic measures activations as they come, static has measured them on sample pairs, mixed
+    is dynamic without the layers that suffer most, blockwise scales blocks of 32 weights. auto: the first of them that
+    is faithful."""
+    num_calibration: Positive = 64
+    """Pairs that static int8 is calibrated on, others than those of the check where there are enough."""
     max_score_difference: float | None = Field(None, gt=0)
     """Largest allowed difference to torch fp32, in logits. None: 0.001 in fp32, 0.05 in fp16 (its weights hold three
     digits), and none in int8, which is held by its rank correlation."""
     min_rank_correlation: Share = 0.99
     """Smallest allowed Spearman correlation with torch fp32 on sample pairs."""
+    max_ndcg_loss: float = Field(0.002, ge=0)
+    """Largest allowed loss in NDCG@10 on sample pairs."""
     num_samples: Positive = 64
     """Pairs used for the check."""
     model: str | None = None

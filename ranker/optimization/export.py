@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -12,62 +13,96 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from ranker.config import Experiment, ExportConfig
 from ranker.manifest import Done, fingerprint_path, read_manifest, run_stage, write_json, write_text
-from ranker.optimization import graph
-from ranker.optimization.parity import Parity, breach, compare, refusal
-from ranker.optimization.samples import Pair, sample_file, sample_pairs
+from ranker.optimization.parity import breach, refusal
 from ranker.pretrained import resolve
-from ranker.scoring.batches import Batch, pad_batch
+from ranker.scoring import graph
+from ranker.scoring.batches import Batch, pad_batch, plan_batches
+from ranker.scoring.first_token import trim_last_layer
 from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
 from ranker.scoring.onnx_engine import OnnxEngine
 from ranker.scoring.pairs import encode_pairs, longest_pair
+from ranker.scoring.parity import Parity, compare
+from ranker.scoring.samples import Samples, sample_file, sample_pairs
 from ranker.scoring.scorer import Scorer
 from ranker.scoring.torch_engine import TorchEngine, load_model
 
 log = logging.getLogger(__name__)
 
 # In the order they are tried; the first that stays inside the tolerance is published.
-RECIPES: dict[str, dict[str, Callable[[Path, Path], None]]] = {
-    "fp32": {"fp32": lambda source, target: _copy(source, target)},
-    "fp16": {"fp16": graph.write_half},
-    "int8": {"dynamic": graph.write_dynamic_int8, "blockwise": graph.write_blockwise_int8},
+RECIPES: dict[str, dict[str, Callable[[Path, Path, "_Task"], None]]] = {
+    "fp32": {"fp32": lambda source, target, task: _copy(source, target)},
+    "fp16": {"fp16": lambda source, target, task: graph.write_half(source, target)},
+    "int8": {
+        "dynamic": lambda source, target, task: graph.write_dynamic_int8(source, target),
+        "static": lambda source, target, task: graph.write_static_int8(source, target, task.calibration()),
+        "mixed": lambda source, target, task: graph.write_mixed_int8(source, target),
+        "blockwise": lambda source, target, task: graph.write_blockwise_int8(source, target),
+    },
 }
+# Tokens a calibration batch.
+CALIBRATION_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a graph is compared on, and what static int8 is calibrated on."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    samples: Samples
+    exact: np.ndarray
+    calibrate_on: list[tuple[str, str]]
+
+    def calibration(self) -> list[Batch]:
+        """Batches of the calibration pairs."""
+        encoded = encode_pairs(self.tokenizer, self.calibrate_on, self.max_length)
+        columns = {name: encoded[name] for name in encoded}
+        plan = plan_batches([len(ids) for ids in columns["input_ids"]], CALIBRATION_TOKENS)
+        fill = {"input_ids": self.tokenizer.pad_token_id or 0}
+        return [pad_batch(columns, rows, fill, self.tokenizer.padding_side) for rows in plan]
 
 
 def export(config: Experiment) -> Done:
     """The folder of ``config.folder("export")``: ``model.onnx``, tokenizer, configuration, parity report, example.
 
     The model is ``export.model`` or the finished folder of `train`; LoRA adapters are merged. It is compared with
-    torch fp32 on pairs of the finished `mine` stage where there is one, else on built-in ones. int8 is tried with
-    one scale a channel and then with one scale a block of 32, and is published with the first that is faithful.
+    torch fp32 on pairs of the finished `mine` stage where there is one, else on built-in ones; static int8 is
+    calibrated on other pairs of the same. The recipes of int8 are tried in turn, fastest first, and the first that is
+    faithful is published.
 
     Raises:
         StageError: where `train` has not finished. ModelNotFoundError, NotARerankerError: see ``load_scorer``.
         ParityError: where no recipe stays inside the tolerances; nothing is published.
     """
     model, identity = _model(config)
-    samples = sample_file(config.folder("mine"))
-    inputs = {"model": identity, "samples": fingerprint_path(samples) if samples else "built-in"}
+    file = sample_file(config.folder("mine"))
+    inputs = {"model": identity, "samples": fingerprint_path(file) if file else "built-in"}
     settings = {**config.export.identity(), "model": None}
     return run_stage(
         "export",
         config.folder("export"),
         config=settings,
         inputs=inputs,
-        make=lambda work: write_export(model, sample_pairs(samples, config.export.num_samples), config.export, work),
+        make=lambda work: write_export(model, file, config.export, work),
     )
 
 
-def write_export(model: str, pairs: list[Pair], config: ExportConfig, work: Path) -> dict[str, Any]:
+def write_export(model: str, samples_from: Path | None, config: ExportConfig, work: Path) -> dict[str, Any]:
     """Write the export of ``model`` into ``work`` and return its outcome; see :func:`export` for the files."""
     files = find_model(model)
     tokenizer, model_config = read_tokenizer(files), read_config(files)
     max_length = longest_pair(tokenizer, model_config)
     network = load_model(files)
-    log.info("export: comparing on %d pairs of at most %d tokens", len(pairs), max_length)
-    expected = Scorer(TorchEngine(network, "fp32", "cpu"), tokenizer, max_length).score(pairs)
+    calibrate_on = sample_pairs(samples_from, config.num_calibration)
+    # Other queries than the calibration's; the built-in pairs are too few to be shared out.
+    samples = sample_pairs(samples_from, config.num_samples, skip=max(1, config.num_calibration // 4))
+    log.info("export: comparing on %d pairs of at most %d tokens", len(samples.pairs), max_length)
+    exact = Scorer(TorchEngine(network, "fp32", "cpu"), tokenizer, max_length).score(samples.pairs)
+    task = _Task(tokenizer, max_length, samples, exact, calibrate_on.pairs)
+    trim_last_layer(network)
     source = work / "fp32.onnx"
-    graph.write_graph(network, _example(tokenizer, pairs, max_length), source)
-    chosen, tries = _first_faithful(source, work, config, (tokenizer, max_length, pairs, expected))
+    graph.write_graph(network, _example(tokenizer, samples.pairs, max_length), source)
+    chosen, tries = _first_faithful(source, work, config, task)
     for left in work.glob("fp32.onnx*"):
         left.unlink()
     graph.mark(work / "model.onnx", config.precision)
@@ -77,18 +112,18 @@ def write_export(model: str, pairs: list[Pair], config: ExportConfig, work: Path
     return {key: value for key, value in report.items() if key != "tries"}
 
 
-def _first_faithful(
-    source: Path, work: Path, config: ExportConfig, task: tuple[PreTrainedTokenizerBase, int, list[Pair], np.ndarray]
-) -> tuple[Parity, list[Parity]]:
-    tokenizer, max_length, pairs, expected = task
+def _first_faithful(source: Path, work: Path, config: ExportConfig, task: _Task) -> tuple[Parity, list[Parity]]:
     tries: list[Parity] = []
-    for recipe, write in RECIPES[config.precision].items():
+    recipes = RECIPES[config.precision]
+    if config.precision == "int8" and config.int8_recipe != "auto":
+        recipes = {config.int8_recipe: recipes[config.int8_recipe]}
+    for recipe, write in recipes.items():
         for left in work.glob("model.onnx*"):
             left.unlink()
-        write(source, work / "model.onnx")
-        found = Scorer(OnnxEngine(work / "model.onnx"), tokenizer, max_length).score(pairs)
+        write(source, work / "model.onnx", task)
+        found = Scorer(OnnxEngine(work / "model.onnx"), task.tokenizer, task.max_length).score(task.samples.pairs)
         megabytes = sum(file.stat().st_size for file in work.glob("model.onnx*")) / 1e6
-        parity = compare(recipe, expected, found, megabytes)
+        parity = compare(recipe, task.exact, found, task.samples.pairs, task.samples.labels, megabytes)
         tries.append(parity)
         problem = breach(parity, config)
         log.info(
@@ -108,7 +143,7 @@ def _model(config: Experiment) -> tuple[str, str]:
     return model, fingerprint_path(Path(model)) if Path(model).is_dir() else model
 
 
-def _example(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], max_length: int) -> Batch:
+def _example(tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, str]], max_length: int) -> Batch:
     encoded = encode_pairs(tokenizer, (pairs * 2)[:2], max_length)
     columns = {name: encoded[name] for name in encoded}
     return pad_batch(columns, np.arange(2), {"input_ids": tokenizer.pad_token_id or 0}, tokenizer.padding_side)

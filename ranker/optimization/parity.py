@@ -1,46 +1,13 @@
-"""How faithful an exported graph is to torch fp32, and whether that is faithful enough. Pure."""
-
-from dataclasses import asdict, dataclass
-from typing import Any
+"""Whether an exported graph is faithful enough to torch fp32. Pure."""
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from ranker.config import ExportConfig
+from ranker.scoring.parity import Parity
 
 
 class ParityError(RuntimeError):
     """An export that does not rank as the model does; nothing was published."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Torch fp32 against a graph on the same pairs.
-
-    Args:
-        recipe: how the graph was made. num_pairs: pairs compared.
-        largest_difference: in logits. rank_correlation: Spearman's, over all pairs; 1 where all logits are equal.
-        megabytes: of the graph with its weights.
-    """
-
-    recipe: str
-    num_pairs: int
-    largest_difference: float
-    rank_correlation: float
-    megabytes: float = 0.0
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
-def compare(recipe: str, torch_logits: np.ndarray, graph_logits: np.ndarray, megabytes: float = 0.0) -> Parity:
-    """The parity of two lists of logits of the same pairs."""
-    difference = float(np.abs(torch_logits.astype(np.float64) - graph_logits).max())
-    # Spearman's of a constant list is undefined; equal lists are perfectly faithful all the same.
-    flat = np.ptp(torch_logits) == 0 or np.ptp(graph_logits) == 0
-    correlation = float(difference == 0.0) if flat else float(spearmanr(torch_logits, graph_logits).statistic)
-    return Parity(recipe, len(torch_logits), difference, correlation, round(megabytes, 1))
 
 
 # Largest difference of a logit: rounding of the kernels, of the weights, and no limit.
@@ -50,7 +17,8 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "int8": float("inf")}
 def breach(parity: Parity, config: ExportConfig) -> str | None:
     """What is wrong with this graph, in a sentence; None where it stays inside the tolerances.
 
-    All are held by the rank correlation; by the largest difference, too, where the config or TOLERANCE has one.
+    All are held by the rank correlation and the loss in NDCG@10; by the largest difference, too, where the config or
+    TOLERANCE has one.
     """
     found = []
     if not np.isfinite(parity.largest_difference):
@@ -65,6 +33,10 @@ def breach(parity: Parity, config: ExportConfig) -> str | None:
         found.append(
             f"Spearman's rank correlation is {parity.rank_correlation:.4f}, allowed is "
             f"{config.min_rank_correlation:.4f} (export.min_rank_correlation)"
+        )
+    if parity.ndcg_loss > config.max_ndcg_loss:
+        found.append(
+            f"NDCG@10 falls by {parity.ndcg_loss:.4f}, allowed is {config.max_ndcg_loss:.4f} (export.max_ndcg_loss)"
         )
     return "; ".join(found) or None
 
@@ -84,5 +56,6 @@ _ADVICE = {
     "fp32": "another version of torch or onnxruntime; with long lists of ties, export.num_samples=256",
     "fp16": "precision fp32, or a larger export.max_score_difference if such a change of a logit is harmless to you",
     "int8": "precision fp16 or fp32; more of your own pairs (run `mine` first, export.num_samples=256), since logits "
-    "of few similar pairs lie close together; or a lower export.min_rank_correlation, if you accept another order",
+    "of few similar pairs lie close together; more pairs to calibrate on (export.num_calibration=256); or a lower "
+    "export.min_rank_correlation, if you accept another order",
 }

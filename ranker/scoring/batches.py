@@ -48,3 +48,9 @@ def pad_batch(
                 table[position, : len(ids)] = ids
         batch[name] = table
     return batch
+
+
+def share_batches(lengths: Sequence[int], batch_tokens: int, lanes: int) -> list[np.ndarray]:
+    """:func:`plan_batches` with smaller batches where there would be fewer than ``lanes``, so that none stands idle."""
+    share = -(-sum(lengths) // max(1, lanes))
+    return plan_batches(lengths, max(1, min(batch_tokens, share)))

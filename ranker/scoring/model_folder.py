@@ -8,7 +8,15 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from ranker.pretrained import ModelNotFoundError, resolve
 
-ONNX_FILES = ("model.onnx", "onnx/model.onnx")
+# Where graphs lie, and what their names end in for a precision (as exporters for the hub name them).
+ONNX_FOLDERS = ("", "onnx")
+GRAPH_NAMES = {
+    "model.onnx": "fp32",
+    "model_fp16.onnx": "fp16",
+    "model_int8.onnx": "int8",
+    "model_quantized.onnx": "int8",
+    "model_optimized.onnx": "fp32",
+}
 
 
 class NotARerankerError(ValueError):
@@ -23,6 +31,7 @@ class ModelFiles:
         name: as the user said it. model: folder or hub id. graph: the ONNX file; None where there is none.
         adapter: True where the folder holds LoRA weights for another model.
         weights: True where torch weights are there (or may be, on the hub).
+        graphs: every ONNX file of the folder, ``graph`` first.
     """
 
     name: str
@@ -30,6 +39,7 @@ class ModelFiles:
     graph: Path | None
     adapter: bool
     weights: bool
+    graphs: tuple[Path, ...] = ()
 
     @property
     def base(self) -> str:
@@ -48,14 +58,17 @@ def find_model(name: str | Path) -> ModelFiles:
     """
     path = Path(name).expanduser()
     if path.suffix == ".onnx" and path.is_file():
-        return ModelFiles(str(name), str(_folder_of(path)), path.absolute(), adapter=False, weights=False)
+        graph = path.absolute()
+        return ModelFiles(str(name), str(_folder_of(path)), graph, adapter=False, weights=False, graphs=(graph,))
     model = resolve(name)
     folder = Path(model)
     if not folder.is_dir():
         return ModelFiles(str(name), model, None, adapter=False, weights=True)
-    graph = next((folder / file for file in ONNX_FILES if (folder / file).is_file()), None)
+    places = (folder / below / file for file in GRAPH_NAMES for below in ONNX_FOLDERS)
+    graphs = tuple(place for place in places if place.is_file())
     weights = any(folder.glob("*.safetensors"))
-    return ModelFiles(str(name), model, graph, (folder / "adapter_config.json").is_file(), weights)
+    adapter = (folder / "adapter_config.json").is_file()
+    return ModelFiles(str(name), model, next(iter(graphs), None), adapter, weights, graphs)
 
 
 def export_folder(graph: Path) -> Path:

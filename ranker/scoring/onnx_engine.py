@@ -1,16 +1,36 @@
 """The ONNX Runtime engine: an exported graph on the CPU (or a GPU build of the runtime)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from ranker.machine import available_cpus
 from ranker.scoring.batches import Batch
-from ranker.scoring.model_folder import NotARerankerError
+from ranker.scoring.lanes import Lanes, usable_threads
+from ranker.scoring.model_folder import GRAPH_NAMES, NotARerankerError
 
 # ONNX Runtime's own logger: 3 is errors, which also reach the caller as exceptions.
 ERRORS_ONLY = 3
+
+
+def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session of ``threads`` threads a run; several threads may run it at once.
+
+    Raises:
+        NotARerankerError: where the file is no ONNX graph.
+    """
+    options = onnxruntime.SessionOptions()
+    # The runtime counts the machine's cores, not the container's.
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    # Threads that spin while they wait take the cores of whoever shares them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common class
+        raise NotARerankerError(f"{graph}: ONNX Runtime cannot load it; export the model again: {error}") from error
 
 
 class OnnxEngine:
@@ -18,7 +38,8 @@ class OnnxEngine:
 
     Args:
         graph: ONNX file whose inputs are the tokenizer's columns and whose first output is (rows, 1).
-        threads: of one batch. None: the cores that this process may use.
+        threads: of all lanes. None: those that this process may use.
+        lanes: batches at the same time; they share one session and its weights.
 
     Raises:
         NotARerankerError: where the file is no ONNX graph, or gives other than one logit a row.
@@ -27,23 +48,24 @@ class OnnxEngine:
     name = "onnx"
     device = "cpu"
 
-    def __init__(self, graph: Path, threads: int | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        # The runtime counts the machine's cores, not the container's.
-        options.intra_op_num_threads = threads or available_cpus()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
-        try:
-            self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's exceptions have no common class
-            raise NotARerankerError(f"{graph}: ONNX Runtime cannot load it; export the model again: {error}") from error
+    def __init__(self, graph: Path, threads: int | None = None, lanes: int = 1) -> None:
+        self.lanes = Lanes(lanes, threads or usable_threads(), torch_threads=False)
+        self.session = open_session(graph, self.lanes.threads)
         shape = self.session.get_outputs()[0].shape
         if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != 1):
             raise NotARerankerError(f"{graph}: its first output is {shape}; a reranker's is (rows, 1)")
         self.inputs = [node.name for node in self.session.get_inputs()]
-        self.precision = self.session.get_modelmeta().custom_metadata_map.get("precision", "fp32")
+        said = self.session.get_modelmeta().custom_metadata_map.get("precision")
+        self.precision = said or GRAPH_NAMES.get(graph.name, "fp32")
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""
-        (logits, *_) = self.session.run(None, {name: batch[name] for name in self.inputs})
+        (logits, *_) = self.session.run(None, {name: self._column(name, batch) for name in self.inputs})
         return np.asarray(logits, dtype=np.float32).reshape(-1)
+
+    def _column(self, name: str, batch: Batch) -> Any:
+        if name in batch:
+            return batch[name]
+        if name == "token_type_ids":  # a tokenizer that gives none means zeros
+            return np.zeros_like(batch["input_ids"])
+        raise NotARerankerError(f"the graph reads {name!r}, which the tokenizer does not give: {', '.join(batch)}")

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 
 from transformers import BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
+from ranker.scoring.template import PairTemplate, lengths_that_fit, pair_template, text_ids
+
 # A prefix of this many characters a token nearly always holds more tokens than a model reads.
 CHARACTERS_PER_TOKEN = 16
+# A text without so many words is tokenised whole up to this many characters (a second's work), and cut there.
+MOST_CHARACTERS = 1_000_000
 
 
 def encode_pairs(
@@ -15,7 +19,7 @@ def encode_pairs(
 
     The ids are those that ``sentence_transformers.CrossEncoder.predict`` feeds its model: special tokens included,
     the longer side cut first. A lone surrogate, which no tokenizer takes, is read as U+FFFD; what can never reach
-    the model of a very long text is not tokenised.
+    the model of a very long text is not tokenised, and a text that is in several pairs is tokenised once.
 
     Args:
         tokenizer: the model's own.
@@ -25,14 +29,59 @@ def encode_pairs(
     Raises:
         TypeError: naming the first pair that is not two strings.
     """
+    return encode_passages(tokenizer, pairs, max_length, 1)[0]
+
+
+def encode_passages(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int, max_passages: int
+) -> tuple[BatchEncoding, list[int]]:
+    """The pairs of each query with the first ``max_passages`` passages of its document, and whose each one is.
+
+    A passage is what one pair has room for; the next begins where it ends. The first is the pair as
+    :func:`encode_pairs` cuts it. A tokenizer without a :class:`PairTemplate` gives first passages only.
+
+    Returns:
+        Lists as in :func:`encode_pairs`, and the position in ``pairs`` of each row.
+    """
     for number, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
             raise TypeError(f"pair {number} is {pair!r:.80}; a pair is two strings: (query, document)")
     if not pairs:
-        return BatchEncoding({name: [] for name in tokenizer.model_input_names})
+        return BatchEncoding({name: [] for name in tokenizer.model_input_names}), []
     queries = [readable(query, max_length) for query, _ in pairs]
-    documents = [readable(document, max_length) for _, document in pairs]
-    return tokenizer(queries, documents, truncation="longest_first", max_length=max_length, padding=False)
+    documents = [readable(document, max_length * max_passages) for _, document in pairs]
+    template = pair_template(tokenizer)
+    if template is None:
+        options = {"truncation": "longest_first", "max_length": max_length, "padding": False}
+        return tokenizer(queries, documents, **options), list(range(len(pairs)))
+    known = text_ids(tokenizer, [*queries, *documents])
+    rows: list[tuple[Sequence[int], Sequence[int]]] = []
+    owners: list[int] = []
+    for number, (query, document) in enumerate(zip(queries, documents, strict=True)):
+        found = _passages(known[query], known[document], max_length - template.num_special, max_passages)
+        rows += found
+        owners += [number] * len(found)
+    return _columns(tokenizer, template, rows), owners
+
+
+def _passages(
+    query: Sequence[int], document: Sequence[int], room: int, most: int
+) -> list[tuple[Sequence[int], Sequence[int]]]:
+    num_query, width = lengths_that_fit(len(query), len(document), room)
+    starts = range(0, len(document), width)[:most] if width else range(1)
+    return [(query[:num_query], document[start : start + width]) for start in starts] or [(query[:num_query], [])]
+
+
+def _columns(
+    tokenizer: PreTrainedTokenizerBase, template: PairTemplate, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> BatchEncoding:
+    ids = [template.ids(query, document) for query, document in rows]
+    columns = {
+        "input_ids": ids,
+        "token_type_ids": [template.type_ids(len(query), len(document)) for query, document in rows],
+        "attention_mask": [[1] * len(row) for row in ids],
+    }
+    return BatchEncoding({name: columns[name] for name in columns if name in tokenizer.model_input_names})
 
 
 def readable(text: str, max_length: int) -> str:
@@ -75,10 +124,10 @@ def longest_pair(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, w
 
 def _cut(text: str, limit: int, max_length: int) -> str:
     # Each word with a letter or digit is a token at least, so with more words than max_length nothing that is left
-    # out could be kept by the truncation. Text without spaces stays whole.
+    # out could be kept by the truncation.
     prefix = text[:limit]
     boundary = max(prefix.rfind(" "), prefix.rfind("\n"))
     words = prefix[: max(boundary, 0)].split()
     if sum(any(map(str.isalnum, word)) for word in words) <= max_length:
-        return text
+        return text[: max(limit, MOST_CHARACTERS)]
     return prefix[:boundary]

@@ -1,7 +1,7 @@
 """One scorer for every engine: pairs in, float32 logits out, in the order given."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,14 +9,21 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ranker.config import ScoringConfig
-from ranker.scoring.batches import Batch, pad_batch, plan_batches
-from ranker.scoring.model_folder import ModelFiles, find_model, read_config, read_tokenizer
-from ranker.scoring.pairs import encode_pairs, longest_pair
+from ranker.scoring.batches import Batch, pad_batch, share_batches
+from ranker.scoring.cascade import Cascade, in_two_passes
+from ranker.scoring.lanes import Lanes
+from ranker.scoring.memory import LogitMemory, row_keys
+from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
+from ranker.scoring.pairs import encode_passages, longest_pair
 
 log = logging.getLogger(__name__)
 
 # Pairs tokenised and sorted together: enough for batches of even length, little enough to hold in memory.
 WINDOW = 4096
+# Tokens a batch on a CPU, padding included: enough to fill its units, few enough for its caches.
+CPU_TOKENS = 2048
+Pair = tuple[str, str]
+Columns = Mapping[str, Sequence[Sequence[int]]]
 
 
 class Engine(Protocol):
@@ -25,6 +32,7 @@ class Engine(Protocol):
     name: str
     precision: str
     device: str
+    lanes: Lanes
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""
@@ -37,37 +45,49 @@ class Scorer:
     Args:
         engine: runs the network. tokenizer: the model's own.
         max_length: longest pair in tokens; the longer side is cut first.
-        batch_tokens: padded tokens a batch.
+        batch_tokens: padded tokens a batch; a CPU takes at most CPU_TOKENS at once.
+        max_passages: passages of a document that are read; its logit is the best one's. 1: the document is cut.
+        cascade: a short look at all documents of a query before the whole one at the best. None: no short look.
+        cache_pairs: logits that are remembered. 0: none.
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_tokens: int = 8192
+        self,
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        batch_tokens: int = 8192,
+        *,
+        max_passages: int = 1,
+        cascade: Cascade | None = None,
+        cache_pairs: int = 0,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.batch_tokens = batch_tokens
+        self.max_passages = max_passages
+        self.cascade = cascade
+        self._memory = LogitMemory(cache_pairs)
 
     def __repr__(self) -> str:
         engine = self.engine
-        return f"Scorer({engine.name}, {engine.precision}, {engine.device}, max_length={self.max_length})"
+        shape = f"{engine.lanes.lanes}x{engine.lanes.threads} threads, max_length={self.max_length}"
+        return f"Scorer({engine.name}, {engine.precision}, {engine.device}, {shape})"
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """float32 logits (n,), in the order of ``pairs``; higher is more relevant. Equal pairs get equal logits.
+
+        With a cascade, all pairs of one query in a call are one list, and only the order of those below its cut is
+        what their numbers say.
 
         Raises:
             TypeError: naming the first pair that is not two strings.
             FloatingPointError: where a logit is not finite, naming the pair.
         """
-        different, back = _different(pairs)
-        found = [self._score_window(different[start : start + WINDOW]) for start in range(0, len(different), WINDOW)]
-        scores = np.concatenate([np.zeros(0, dtype=np.float32), *found])[back]
-        if not np.isfinite(scores).all():
-            first = int(np.flatnonzero(~np.isfinite(scores))[0])
-            raise FloatingPointError(
-                f"pair {first} got the logit {scores[first]} in {self.engine.precision}; score with precision fp32"
-            )
-        return scores
+        if self.cascade is not None:
+            return in_two_passes(self.cascade, pairs, self._score)
+        return self._score(pairs)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[tuple[int, float]]:
         """(position in ``documents``, logit), best first; ties keep the order given; ``top_k`` None keeps all."""
@@ -75,14 +95,54 @@ class Scorer:
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [(int(position), float(scores[position])) for position in order]
 
-    def _score_window(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        encoded = encode_pairs(self.tokenizer, pairs, self.max_length)
-        columns = {name: encoded[name] for name in encoded}
-        tokenizer = self.tokenizer
-        fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    def score_encoded(self, columns: Columns) -> np.ndarray:
+        """float32 logits (n,) of rows of token ids, as :func:`ranker.scoring.pairs.encode_pairs` gives them.
+
+        In another row of a batch the same ids may get a logit that is off by its last bit, and equal documents would
+        change places: equal rows are computed once.
+        """
+        keys = row_keys(columns)
+        known = self._memory.recall(keys)
+        places = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+        missing = sorted(places.values())
+        found = self._compute(columns, missing)
+        fresh = {keys[row]: float(logit) for row, logit in zip(missing, found, strict=True)}
+        self._memory.keep(fresh)
+        known.update(fresh)
+        return np.array([known[key] for key in keys], dtype=np.float32)
+
+    def _score(self, pairs: Sequence[Pair], tokens: int | None = None) -> np.ndarray:
+        max_length = min(tokens or self.max_length, self.max_length)
+        passages = 1 if tokens else self.max_passages
         scores = np.empty(len(pairs), dtype=np.float32)
-        for rows in plan_batches([len(ids) for ids in columns["input_ids"]], self.batch_tokens):
-            scores[rows] = self.engine.logits(pad_batch(columns, rows, fill, tokenizer.padding_side))
+        for start in range(0, len(pairs), WINDOW):
+            some = pairs[start : start + WINDOW]
+            columns, owners = encode_passages(self.tokenizer, some, max_length, passages)
+            logits = self.score_encoded(columns)
+            first_of = np.flatnonzero(np.diff(owners, prepend=-1))
+            scores[start : start + len(some)] = np.maximum.reduceat(logits, first_of)
+        if not np.isfinite(scores).all():
+            first = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise FloatingPointError(
+                f"pair {first} got the logit {scores[first]} in {self.engine.precision}; score with precision fp32"
+            )
+        return scores
+
+    def _compute(self, columns: Columns, chosen: list[int]) -> np.ndarray:
+        """float32 logits of the chosen rows, in batches of rows of like length."""
+        tokenizer, engine = self.tokenizer, self.engine
+        fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+        budget = min(self.batch_tokens, CPU_TOKENS) if engine.device.startswith("cpu") else self.batch_tokens
+        lengths = [len(columns["input_ids"][row]) for row in chosen]
+        plan = share_batches(lengths, budget, engine.lanes.lanes)
+        rows = np.array(chosen, dtype=np.int64)
+
+        def run(places: np.ndarray) -> np.ndarray:
+            return engine.logits(pad_batch(columns, rows[places], fill, tokenizer.padding_side))
+
+        scores = np.empty(len(chosen), dtype=np.float32)
+        for places, logits in zip(plan, engine.lanes.map(run, plan), strict=True):
+            scores[places] = logits
         return scores
 
 
@@ -92,6 +152,9 @@ def load_scorer(
     device: str | None = None,
 ) -> Scorer:
     """The scorer of a model folder, a hub id, an exported folder or a ``NAME.onnx`` file.
+
+    With engine and precision ``auto`` the ways that this machine has to run the model are measured at the first
+    start (:mod:`ranker.scoring.trials`), and what was found is kept beside the model for the next.
 
     Args:
         model: LoRA adapter folders are merged into their base.
@@ -103,27 +166,23 @@ def load_scorer(
         NotARerankerError: no trained head, more than one label, weights that are not finite, a broken graph.
         ValueError: a precision, device or length that cannot be.
     """
+    from ranker.scoring.settle import settled_engine
+
     files = find_model(model)
     model_config = read_config(files)
     tokenizer = read_tokenizer(files)
     max_length = longest_pair(tokenizer, model_config, config.max_length)
-    scorer = Scorer(_load_engine(files, config, device), tokenizer, max_length, config.batch_tokens)
+    scorer = Scorer(
+        settled_engine(files, tokenizer, max_length, config, device),
+        tokenizer,
+        max_length,
+        config.batch_tokens,
+        max_passages=config.max_passages if config.passage_score == "max" else 1,
+        cascade=Cascade(config.cascade_tokens, config.cascade_keep) if config.cascade_tokens else None,
+        cache_pairs=config.cache_pairs,
+    )
     log.info("%s: %r", model, scorer)
     return scorer
-
-
-def _different(pairs: Sequence[tuple[str, str]]) -> tuple[Sequence[tuple[str, str]], np.ndarray]:
-    """Each pair once, and the place of every given one among them.
-
-    In another row of a batch the same pair may get a logit that is off by its last bit, and equal documents would
-    change places.
-    """
-    try:
-        places: dict[tuple[str, str], int] = {}
-        back = [places.setdefault(pair, len(places)) for pair in pairs]
-    except TypeError:  # no tuples of strings: said where they are read
-        return pairs, np.arange(len(pairs))
-    return list(places), np.array(back, dtype=np.int64)
 
 
 def probabilities(logits: np.ndarray | Sequence[float]) -> np.ndarray:
@@ -131,30 +190,3 @@ def probabilities(logits: np.ndarray | Sequence[float]) -> np.ndarray:
     values = np.asarray(logits, dtype=np.float64)
     small = np.exp(-np.abs(values))  # never overflows
     return np.where(values >= 0, 1.0, small) / (1.0 + small)
-
-
-def choose_engine(files: ModelFiles, wanted: str) -> str:
-    """``torch`` or ``onnx``; auto is ONNX Runtime for an exported folder and torch otherwise.
-
-    Raises:
-        ValueError: where the folder lacks what the engine asked for needs.
-    """
-    available = {"torch": files.weights, "onnx": files.graph is not None}
-    if wanted == "auto":
-        return "torch" if files.weights else "onnx"
-    if not available[wanted]:
-        lack = "model.onnx; export it first" if wanted == "onnx" else "torch weights (*.safetensors)"
-        raise ValueError(f"engine {wanted!r}: {files.name} has no {lack}")
-    return wanted
-
-
-def _load_engine(files: ModelFiles, config: ScoringConfig, device: str | None) -> Engine:
-    if choose_engine(files, config.engine) == "torch":
-        from ranker.scoring.torch_engine import load_torch_engine
-
-        return load_torch_engine(files, config.precision, device)
-    from ranker.scoring.onnx_engine import OnnxEngine
-
-    if files.graph is None:
-        raise ValueError(f"{files.name}: no model.onnx")
-    return OnnxEngine(files.graph)

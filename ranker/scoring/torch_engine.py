@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,15 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from ranker.config import Precision
 from ranker.machine import cpu_has_bf16, instruction_sets
 from ranker.scoring.batches import Batch
+from ranker.scoring.first_token import trim_last_layer
+from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.model_folder import ModelFiles, NotARerankerError, find_model, read_config
 
 log = logging.getLogger(__name__)
 
+# Glibc gives large freed blocks back to the system, which zeroes them again for the next batch. From when a block of
+# this size is freed, the largest that counts, it keeps those that are smaller (mallopt(3)).
+KEPT_BLOCK = 2**25 - 2**16
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,14 +31,22 @@ class TorchEngine:
         model: a sequence classifier with one label, in eval mode, on its device.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: as torch names it.
+        threads: of all lanes, on a CPU. None: those that this process may use.
+        lanes: batches at the same time, on a CPU; they share the weights.
     """
 
     name = "torch"
 
-    def __init__(self, model: nn.Module, precision: str, device: str) -> None:
+    def __init__(
+        self, model: nn.Module, precision: str, device: str, threads: int | None = None, lanes: int = 1
+    ) -> None:
         self.model = model
         self.precision = precision
         self.device = device
+        on_cpu = device.startswith("cpu")
+        self.lanes = Lanes(lanes if on_cpu else 1, threads or usable_threads(), torch_threads=on_cpu)
+        if on_cpu:
+            torch.empty(KEPT_BLOCK, dtype=torch.uint8)
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""
@@ -41,13 +55,20 @@ class TorchEngine:
             return self.model(**tensors).logits.float().squeeze(-1).cpu().numpy()
 
 
-def load_torch_engine(files: ModelFiles, precision: Precision = "auto", device: str | None = None) -> TorchEngine:
+def load_torch_engine(
+    files: ModelFiles,
+    precision: Precision = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+    lanes: int = 1,
+) -> TorchEngine:
     """The engine of a model folder, LoRA adapters merged.
 
     Args:
         files: from :func:`ranker.scoring.model_folder.find_model`.
         precision: ``auto`` is bf16 where the device multiplies it in hardware, fp32 on other CPUs.
         device: as torch names it. None: the first GPU, else the CPU.
+        threads, lanes: see :class:`TorchEngine`.
 
     Raises:
         NotARerankerError: no trained head, more than one label, or weights that are not finite.
@@ -55,11 +76,12 @@ def load_torch_engine(files: ModelFiles, precision: Precision = "auto", device: 
     """
     device = choose_device(device)
     chosen = choose_precision(precision, device)
-    model: nn.Module = load_model(files)
+    model: Any = load_model(files)
+    trim_last_layer(model)
     if chosen != "fp32":
         model = model.to(DTYPES[chosen])
         _head_in_float32(model)
-    return TorchEngine(model.to(device).eval(), chosen, device)
+    return TorchEngine(model.to(device).eval(), chosen, device, threads, lanes)
 
 
 def load_model(files: ModelFiles | str | Path) -> PreTrainedModel:

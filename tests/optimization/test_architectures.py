@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from ranker.optimization.graph import write_graph
+from ranker.scoring.graph import write_graph
 from ranker.scoring.onnx_engine import OnnxEngine
 from ranker.scoring.torch_engine import TorchEngine
 

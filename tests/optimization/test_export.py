@@ -18,9 +18,9 @@ from ranker.optimization import ModelOptimizer
 from ranker.optimization.export import export
 from ranker.optimization.optimizer import choose_precision
 from ranker.optimization.parity import ParityError
-from ranker.optimization.samples import builtin_pairs, sample_file, sample_pairs
 from ranker.schemas import GROUPS
 from ranker.scoring import load_scorer
+from ranker.scoring.samples import builtin_pairs, sample_file, sample_pairs
 
 PAIRS = [("how long does a cat sleep", "cats sleep for most of the day"), ("dog", ""), ("dog", "a dog " * 90)]
 
@@ -43,7 +43,7 @@ def exported(tiny_reranker, tmp_path_factory) -> Path:
 def traced(exported, monkeypatch):
     """Tracing costs seconds and the model is the same: take the graph that is there."""
     monkeypatch.setattr(
-        "ranker.optimization.graph.write_graph",
+        "ranker.scoring.graph.write_graph",
         lambda model, example, path: shutil.copyfile(exported / "model.onnx", path),
     )
 
@@ -135,9 +135,12 @@ def test_samples_are_the_users_own_documents_of_each_query_in_turn(tmp_path):
             "labels": [[1.0, 0.0, 0.0], [1.0]]}  # fmt: skip
     pq.write_table(pa.table(rows, schema=GROUPS), tmp_path / "groups.parquet")
     file = tmp_path / "groups.parquet"
-    assert sample_pairs(file, 8) == [("cat", "a"), ("dog", "d"), ("cat", "b"), ("cat", "c")]
-    assert sample_pairs(file, 2) == [("cat", "a"), ("cat", "b")]
-    assert sample_pairs(None, 3) == builtin_pairs()[:3]
+    assert sample_pairs(file, 8).pairs == [("cat", "a"), ("dog", "d"), ("cat", "b"), ("cat", "c")]
+    assert sample_pairs(file, 8).labels.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert sample_pairs(file, 2).pairs == [("cat", "a"), ("cat", "b")]
+    # What static int8 was calibrated on is left out, as long as as much remains.
+    assert sample_pairs(file, 2, skip=1).pairs == [("dog", "d")] and len(sample_pairs(file, 8, skip=2).pairs) == 4
+    assert sample_pairs(None, 3).pairs == builtin_pairs()[:3] and sample_pairs(None, 3).labels is None
 
 
 def test_the_pairs_of_a_finished_mine_stage_are_found(tmp_path):

@@ -62,7 +62,23 @@ def write_half(source: Path, path: Path) -> None:
 
 
 def write_dynamic_int8(source: Path, path: Path) -> None:
-    """int8 weights a channel, activations quantised as they come: the smallest and the least faithful."""
+    """int8 weights a channel, activations measured as they come; embeddings and head stay in fp32."""
+    _write_dynamic(source, path, [])
+
+
+def write_mixed_int8(source: Path, path: Path) -> None:
+    """The same, but what narrows the feed-forward stays in fp32: its inputs spread widest and lose most."""
+    model = onnx.load(source)
+    weights = {weight.name: list(weight.dims) for weight in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    _write_dynamic(source, path, [node.name for node in products if _narrows(weights[node.input[1]])])
+
+
+def _narrows(shape: list[int]) -> bool:
+    return shape[0] > shape[1]
+
+
+def _write_dynamic(source: Path, path: Path, excluded: list[str]) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quiet():
@@ -71,9 +87,46 @@ def write_dynamic_int8(source: Path, path: Path) -> None:
             path,
             per_channel=True,
             weight_type=QuantType.QInt8,
+            # Without VNNI the runtime adds products in 16 bits, which eight-bit weights overflow.
+            reduce_range=True,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=excluded,
             extra_options={"MatMulConstBOnly": True},
             use_external_data_format=source.with_name(f"{source.name}.data").exists(),
         )
+
+
+def write_static_int8(source: Path, path: Path, batches: Sequence[Batch]) -> None:
+    """int8 weights a channel, activations scaled by what they were on ``batches``; a logit has no batch mates."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    class Reader(_calibration_reader()):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(batches)
+
+        def get_next(self) -> Batch | None:
+            return next(self.left, None)
+
+    with quiet():
+        quantize_static(
+            source,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul"],
+            extra_options={"MatMulConstBOnly": True},
+            use_external_data_format=source.with_name(f"{source.name}.data").exists(),
+        )
+
+
+def _calibration_reader() -> type:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    return CalibrationDataReader
 
 
 def write_blockwise_int8(source: Path, path: Path) -> None:

@@ -1,13 +1,27 @@
-"""The pairs on which an export is compared with torch: the user's own where there are any."""
+"""The pairs on which ways to score are compared: the user's own where there are any."""
 
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from ranker.manifest import MANIFEST
 from ranker.schemas import GROUPS, require
 
 Pair = tuple[str, str]
+
+
+class Samples(NamedTuple):
+    """Pairs, and their relevance (n,) where it is known."""
+
+    pairs: list[Pair]
+    labels: np.ndarray | None
+
+    def first(self, count: int) -> "Samples":
+        """The first ``count`` of them."""
+        return Samples(self.pairs[:count], None if self.labels is None else self.labels[:count])
+
 
 # For a model without a finished `mine` stage beside it: every question with every text.
 QUESTIONS = (
@@ -40,22 +54,28 @@ def sample_file(mine_folder: Path) -> Path | None:
     return next((file for file in files if file.is_file() and pq.ParquetFile(file).metadata.num_rows), None)
 
 
-def sample_pairs(file: Path | None, num_samples: int) -> list[Pair]:
+def sample_pairs(file: Path | None, num_samples: int, skip: int = 0) -> Samples:
     """``num_samples`` pairs (or all, when fewer) of a GROUPS file; the built-in 64 without one.
 
     Queries are taken in turn, so that each gives the same number of its documents, best first.
+
+    Args:
+        skip: groups at the beginning that are left out, where as many remain: what was calibrated on them is measured
+            on others.
     """
     if file is None:
-        return builtin_pairs()[:num_samples]
-    groups = require(pq.read_table(file).slice(0, num_samples), GROUPS, str(file))
-    rows = groups.select(["query", "documents"]).to_pylist()
+        return Samples(builtin_pairs()[:num_samples], None)
+    table = pq.read_table(file)
+    table = table.slice(skip if table.num_rows >= 2 * skip else 0, num_samples)
+    rows = require(table, GROUPS, str(file)).select(["query", "documents", "labels"]).to_pylist()
     # At least four documents a query: the order within a list is what a reranker is for.
-    num_queries = max(1, min(len(rows), num_samples // 4))
-    chosen = rows[:num_queries]
+    chosen = rows[: max(1, min(len(rows), num_samples // 4))]
     deepest = max(len(row["documents"]) for row in chosen)
-    turns = [(row["query"], row["documents"][turn]) for turn in range(deepest) for row in chosen
-             if turn < len(row["documents"])]  # fmt: skip
-    return turns[:num_samples] or builtin_pairs()[:num_samples]
+    turns = [(row["query"], row["documents"][turn], row["labels"][turn]) for turn in range(deepest) for row in chosen
+             if turn < len(row["documents"])][:num_samples]  # fmt: skip
+    if not turns:
+        return Samples(builtin_pairs()[:num_samples], None)
+    return Samples([(query, text) for query, text, _ in turns], np.array([label for _, _, label in turns], dtype=float))
 
 
 def builtin_pairs() -> list[Pair]:

@@ -1,0 +1,76 @@
+"""What was decided for a model on a machine, kept beside the model (or in the cache) for the next start."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ranker.config import ScoringConfig
+from ranker.machine import processor
+from ranker.manifest import fingerprint, fingerprint_files, installed_packages, write_json
+from ranker.scoring.model_folder import ModelFiles
+
+log = logging.getLogger(__name__)
+
+# Hidden, so that no fingerprint of the folder changes.
+FILE = ".scoring.json"
+PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "ranker")
+
+
+def decision_key(files: ModelFiles, max_length: int, threads: int, config: ScoringConfig) -> str:
+    """Names everything that the decision depends on: machine, model, versions and settings."""
+    folder = Path(files.model)
+    parts = [folder, *(graph for graph in files.graphs if not graph.is_relative_to(folder))]
+    return fingerprint(
+        {
+            "processor": processor(),
+            "threads": threads,
+            "model": [fingerprint_files(part) if part.exists() else str(part) for part in parts],
+            "packages": installed_packages(PACKAGES),
+            "settings": config.identity(),
+            "max_length": max_length,
+            "lanes": config.lanes,
+        }
+    )
+
+
+def recall(files: ModelFiles, key: str) -> dict[str, Any] | None:
+    """The decision of this key; None where there is none that can be read."""
+    for place in _places(files):
+        try:
+            found = json.loads(place.read_text("utf-8")).get(key)
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def keep(files: ModelFiles, key: str, decision: dict[str, Any]) -> Path | None:
+    """Write the decision beside the model, else into the cache; None where neither can be written."""
+    for place in _places(files):
+        try:
+            known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+        except (OSError, ValueError):
+            known = {}
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_json(place, {**(known if isinstance(known, dict) else {}), key: decision})
+        except OSError:
+            continue
+        return place
+    log.warning("the decision of how to score cannot be kept: neither %s can be written", _places(files))
+    return None
+
+
+def cache_folder() -> Path:
+    """``$RANKER_HOME/scoring``, else below ``~/.cache/ranker``."""
+    home = os.environ.get("RANKER_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ranker"
+    return Path(home).expanduser() / "scoring"
+
+
+def _places(files: ModelFiles) -> list[Path]:
+    folder = Path(files.model)
+    beside = [folder / FILE] if folder.is_dir() and os.access(folder, os.W_OK) else []
+    return [*beside, cache_folder() / f"{fingerprint(str(files.model))}.json"]
