@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +126,26 @@ def ray_cluster():
 
     with connected(RayConfig(num_cpus=2)):
         yield ray
+
+
+@pytest.fixture
+def pinecone_server() -> Iterator[Any]:
+    """Makes a local Pinecone of one index: ``pinecone_server(dimension, metric)``; ``url``, ``spaces``, ``calls``."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("pinecone_server", Path(__file__).parent / "pinecone_server.py")
+    assert spec and spec.loader
+    module, started = module_from_spec(spec), []
+    spec.loader.exec_module(module)
+
+    def start(dimension: int, metric: str = "dotproduct") -> Any:
+        started.append(module.PineconeServer(dimension, metric))
+        return started[-1]
+
+    start.options = lambda server: {"index": module.INDEX, "host": server.url, "api_key": module.KEY}
+    yield start
+    for server in started:
+        server.stop()
 
 
 class Encoding:

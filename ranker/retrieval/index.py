@@ -15,7 +15,7 @@ from ranker.manifest import Done, read_manifest, run_stage, write_json
 from ranker.retrieval.embed import DECIDES, embed
 from ranker.retrieval.embeddings import Embeddings
 from ranker.retrieval.shards import INDEX_FILE, shard_folder
-from ranker.retrieval.stores import STORES
+from ranker.retrieval.stores import STORES, FaissStore, StoreError
 from ranker.session import connected
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,10 @@ def build_index(config: Experiment) -> Done:
         ranker.registry.UnknownNameError, ranker.retrieval.stores.StoreError: on a store or factory that cannot be.
     """
     index = config.index
-    STORES[index.store]  # an unknown name fails before hours of encoding
+    if STORES[index.store] is not FaissStore:  # said before hours of encoding, as is an unknown name
+        raise StoreError(
+            f"index.store {index.store!r} is not searched by shards; use 'faiss' here, and the others in RAGPipeline"
+        )
     embedded = embed(config)
     identity = {name: value for name, value in index.identity().items() if name not in DECIDES}
     inputs = {"data": read_manifest(config.folder("data")).key, "embeddings": embedded.manifest.key}
@@ -82,7 +85,7 @@ def _build_shards(work: Path, embeddings: Embeddings, shards: list[int], config:
 def build_shard(work: Path, embeddings: Path, index: IndexConfig, shard: int, start: int, stop: int) -> None:
     """Build and save one shard, whole or not at all."""
     ids, vectors = Embeddings.read(embeddings).rows(start, stop)
-    store = STORES[index.store](vectors.shape[1], index.factory)
+    store = STORES[index.store](vectors.shape[1], factory=index.factory)
     store.add(ids, vectors)
     store.save(shard_folder(work, shard))
     log.info("shard %d: %d documents indexed with %s", shard, len(ids), index.factory)
