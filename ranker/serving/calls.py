@@ -1,11 +1,17 @@
-"""What the gateway asks of the deployments behind it: with a deadline, and with errors that a client can act on."""
+"""What the gateway asks of the deployments behind it: with a deadline, and with errors that a client can act on.
+
+A call is repeated where its replica went away, since scoring and searching change nothing. What a full queue refuses
+is told at once.
+"""
 
 import asyncio
-from collections.abc import Awaitable
+import math
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, WorkerCrashedError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -13,21 +19,38 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from ranker.serving.errors import ApiError
+from ranker.serving.batching import QueueFullError
+from ranker.serving.errors import RETRY_AFTER_S, ApiError, queue_full, unavailable
+from ranker.serving.overload import Overload
+from ranker.serving.trace import current
 
 T = TypeVar("T")
-RETRY_AFTER_S = 1
-GONE = (DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RayActorError)
+# The replica, its process or its node is gone, and another one may answer.
+GONE = (ReplicaUnavailableError, RequestCancelledError, RayActorError, WorkerCrashedError, ObjectLostError)
+# Three in all: a request that kills whoever reads it must not go through the whole deployment.
+ATTEMPTS = 3
+PAUSE_S = 0.1
 READY_TIMEOUT_S = 5.0
+# An answer that recent proves a deployment, whatever its queue says now.
+PROOF_S = 10.0
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits of one request's documents, in order; tokens that the model read; seconds queued and inferred."""
+    """Logits of one request's documents, in order.
+
+    Args:
+        tokens: that the model read. seconds: in the replica. queued, tokenised, inferred: parts of them.
+        truncated: documents that were cut.
+    """
 
     logits: list[float]
     tokens: int
     seconds: float
+    queued: float = 0.0
+    tokenised: float = 0.0
+    inferred: float = 0.0
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,10 +78,19 @@ class Backend:
 
     Args:
         reranker, retriever: handles. deadline_s: longest time for one request; 504 after it.
+        retried: told the deployment of every call that is repeated.
     """
 
-    def __init__(self, reranker: Handle, retriever: Handle | None, deadline_s: float) -> None:
-        self._reranker, self._retriever, self._deadline_s = reranker, retriever, deadline_s
+    def __init__(
+        self,
+        reranker: Handle,
+        retriever: Handle | None,
+        deadline_s: float,
+        retried: Callable[[str], None] = lambda deployment: None,
+    ) -> None:
+        self._reranker, self._retriever, self._deadline_s, self._retried = reranker, retriever, deadline_s, retried
+        self._answered: dict[str, float] = {}
+        self.overload = Overload()
 
     async def score(self, query: str, documents: list[str]) -> Scored:
         """Logits of the documents.
@@ -68,38 +100,90 @@ class Backend:
         """
         if not documents:
             return Scored([], 0, 0.0)
-        return await self._within(self._reranker.score.remote(query, documents), self._deadline_s)
+        scored: Scored = await self._ask(
+            "reranker", lambda left: self._reranker.score.remote(query, documents, left), self._deadline_s
+        )
+        trace = current()
+        trace.documents += len(documents)
+        for part, seconds in (
+            ("queue", scored.queued), ("tokenise", scored.tokenised), ("inference", scored.inferred)
+        ):  # fmt: skip
+            trace.spent(part, seconds)
+        return scored
 
     async def retrieve(self, query: str, num_candidates: int) -> list[Neighbour]:
         """The nearest documents, best first. Errors as in :meth:`score`."""
-        if self._retriever is None:
+        retriever = self._retriever
+        if retriever is None:
             raise ApiError(404, "this service has no index (retrieval: false in its args); POST /rerank instead")
-        return await self._within(self._retriever.retrieve.remote(query, num_candidates), self._deadline_s)
+        begin = time.perf_counter()
+        found: list[Neighbour] = await self._ask(
+            "retriever", lambda left: retriever.retrieve.remote(query, num_candidates), self._deadline_s
+        )
+        current().spent("retrieve", time.perf_counter() - begin)
+        return found
 
     async def describe(self) -> dict[str, Any]:
         """What the deployments say of themselves; also the proof that each has a replica that answers."""
-        told = {"reranker": await self._within(self._reranker.describe.remote(), READY_TIMEOUT_S)}
+        told = {"reranker": await self._describe("reranker", self._reranker)}
         if self._retriever is not None:
-            told["index"] = await self._within(self._retriever.describe.remote(), READY_TIMEOUT_S)
+            told["index"] = await self._describe("retriever", self._retriever)
         return told
 
-    async def _within(self, call: Awaitable[T], seconds: float) -> T:
+    async def prove(self) -> None:
+        """Return where every deployment has a replica that answers; one that is merely busy counts.
+
+        Raises:
+            ApiError: 503 or 504 where one does not.
+        """
+        for name, handle in (("reranker", self._reranker), ("retriever", self._retriever)):
+            if handle is None or time.monotonic() - self._answered.get(name, -math.inf) < PROOF_S:
+                continue
+            try:
+                await self._describe(name, handle)
+            except ApiError as error:
+                if error.status_code != 429:
+                    raise
+
+    async def _describe(self, name: str, handle: Handle) -> Any:
+        return await self._ask(name, lambda left: handle.describe.remote(), READY_TIMEOUT_S)
+
+    async def _ask(self, deployment: str, call: Callable[[float], Awaitable[T]], seconds: float) -> T:
+        """The answer of a call, repeated while replicas go away and time is left."""
+        end = time.monotonic() + seconds
+        for attempt in range(1, ATTEMPTS + 1):
+            left = end - time.monotonic()
+            try:
+                answer = await self._within(call(left), left, seconds)
+            except GONE:
+                if attempt == ATTEMPTS or time.monotonic() + PAUSE_S * attempt >= end:
+                    break
+                current().retries += 1
+                self._retried(deployment)
+                await asyncio.sleep(PAUSE_S * attempt)
+                continue
+            self._answered[deployment] = time.monotonic()
+            return answer
+        raise unavailable()
+
+    async def _within(self, call: Awaitable[T], left: float, deadline_s: float) -> T:
         try:
-            return await asyncio.wait_for(_awaited(call), seconds)
+            answer = await asyncio.wait_for(_awaited(call), left)
         except TimeoutError:
             _cancel(call)
-            raise ApiError(504, f"no answer within {seconds:g} s; send fewer documents or try again later") from None
+            raise ApiError(504, f"no answer within {deadline_s:g} s; send fewer documents or try again later") from None
         except asyncio.CancelledError:
             _cancel(call)  # the client went away: its pairs leave the queue
             raise
         except BackPressureError:
-            raise ApiError(
-                429, "the queue is full; try again after the time in Retry-After", {"retry-after": str(RETRY_AFTER_S)}
-            ) from None
-        except GONE:
-            raise ApiError(
-                503, "no replica can answer now; try again later", {"retry-after": str(RETRY_AFTER_S)}
-            ) from None
+            self.overload.refused()
+            raise queue_full(RETRY_AFTER_S) from None
+        except QueueFullError as error:
+            raise queue_full(error.wait_s - left / 2) from None
+        except DeploymentUnavailableError:
+            raise unavailable() from None
+        self.overload.answered()
+        return answer
 
 
 async def _awaited(call: Awaitable[T]) -> T:

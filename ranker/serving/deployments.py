@@ -3,31 +3,26 @@
 Gateway (HTTP, keys, dialects) -> Retriever (query encoder and vector index) -> Reranker (scoring engine).
 """
 
-import asyncio
-import copy
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
+from prometheus_client.core import Metric
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from ranker.config import ScoringConfig, ServeConfig
-from ranker.scoring.pairs import encode_pairs
-from ranker.scoring.scorer import Scorer, load_scorer
 from ranker.serving.artefacts import ServeArgs
-from ranker.serving.batching import GreedyBatcher
+from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, REQUESTS, TOKENS_PER_S
+from ranker.serving.batching import GreedyBatcher, QueueFullError
 from ranker.serving.calls import Backend, Neighbour, Scored
 from ranker.serving.documents import read_texts
+from ranker.serving.engine import ModelEngine
 from ranker.serving.errors import EngineError, log_failure
+from ranker.serving.metrics import EngineMetrics, GatewayMetrics, families
+from ranker.serving.observation import gather
 from ranker.serving.routes import Limits, Service, create_app
 from ranker.serving.security import load_keys, require_keys, running_host
-
-# A pair with its number of tokens.
-Pair = tuple[str, str, int]
 
 
 class RerankerReplica:
@@ -38,53 +33,47 @@ class RerankerReplica:
     """
 
     def __init__(self, model: str, scoring: dict[str, Any]) -> None:
-        config = ScoringConfig.model_validate(scoring)
-        self._scorer: Scorer = load_scorer(model, config)
-        # A tokenizer of its own, since a fast tokenizer must not be used by two threads at once.
-        self._counter = copy.deepcopy(self._scorer.tokenizer)
-        self._counting = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
-        self._batcher: GreedyBatcher[Pair, float] = GreedyBatcher(
-            self._infer, lambda pair: pair[2], config.batch_tokens
-        )
+        self._metrics = EngineMetrics()
+        self._engine = ModelEngine(model, ScoringConfig.model_validate(scoring), self._metrics)
 
-    async def score(self, query: str, documents: list[str]) -> Scored:
+    async def score(self, query: str, documents: list[str], within_s: float | None = None) -> Scored:
         """Logits of the documents, in order.
 
+        Args:
+            within_s: seconds that the caller waits. None: for ever.
+
         Raises:
+            QueueFullError: at once, where the answer would come too late.
             EngineError: where the model fails on them; the log has the reason.
         """
-        begin = time.perf_counter()
-        loop = asyncio.get_running_loop()
         try:
-            lengths = await loop.run_in_executor(self._counting, self._count_tokens, query, documents)
-            logits = await self._batcher.submit([(query, text, n) for text, n in zip(documents, lengths, strict=True)])
+            return await self._engine.score(query, documents, within_s)
+        except QueueFullError:
+            raise
         except Exception as error:
             log_failure("scoring", "", error)
             raise EngineError(f"scoring failed with {type(error).__name__}") from None
-        return Scored(logits, sum(lengths), time.perf_counter() - begin)
 
     async def describe(self) -> dict[str, Any]:
         """Engine, precision, device and limits."""
-        engine = self._scorer.engine
-        return {
-            "engine": engine.name,
-            "precision": engine.precision,
-            "device": engine.device,
-            "max_length": self._scorer.max_length,
-            "batch_tokens": self._scorer.batch_tokens,
-        }
+        return self._engine.describe()
 
     async def check_health(self) -> None:
         """Score one pair, in turn with the requests; a replica that cannot is replaced by Ray Serve."""
-        await self._batcher.submit([("healthy", "healthy", 8)])
+        await self._engine.check()
 
-    def _count_tokens(self, query: str, documents: list[str]) -> list[int]:
-        encoded = encode_pairs(self._counter, [(query, document) for document in documents], self._scorer.max_length)
-        return [len(ids) for ids in encoded["input_ids"]]
+    async def metrics(self) -> list[Metric]:
+        """What this replica has counted, for ``/metrics``."""
+        return families(self._metrics.registry, "Reranker", replica_name())
 
-    def _infer(self, pairs: list[Pair]) -> list[float]:
-        logits: np.ndarray = self._scorer.score([(query, document) for query, document, _ in pairs])
-        return [float(logit) for logit in logits]
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What :mod:`ranker.serving.autoscaling` scales on; Ray Serve asks for it every few seconds."""
+        return {
+            PENDING_TOKENS: float(self._engine.pending_tokens),
+            ARRIVING_TOKENS: self._engine.arriving_tokens_per_s(),
+            TOKENS_PER_S: self._engine.tokens_per_s,
+            REQUESTS: float(self._engine.depth),
+        }
 
 
 class RetrieverReplica:
@@ -153,8 +142,12 @@ class GatewayReplica:
         # Read here and not in the builder, so that no key travels through Ray.
         keys = load_keys(given.api_keys_file)
         require_keys([running_host()], keys, given.allow_open)
+        self._metrics = GatewayMetrics()
+        self._behind = [reranker] if retriever is None else [reranker, retriever]
         self._service = Service(
-            backend=Backend(reranker, retriever, given.deadline_s),
+            backend=Backend(
+                reranker, retriever, given.deadline_s, lambda name: self._metrics.retries.labels(name).inc()
+            ),
             model=model_name,
             limits=Limits(
                 max_documents=config.max_documents,
@@ -163,11 +156,27 @@ class GatewayReplica:
             ),
             keys=keys,
             interpolation=config.scoring.interpolation,
+            metrics=self._metrics,
+            gather=self._gather,
         )
+
+    async def metrics(self) -> list[Metric]:
+        """What this replica has counted, for ``/metrics``."""
+        return families(self._metrics.registry, "Gateway", replica_name())
+
+    async def _gather(self) -> list[list[Metric]]:
+        context = serve.get_replica_context()
+        others = serve.get_deployment_handle(context.deployment, context.app_name)
+        return await gather([others, *self._behind])
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app; Ray Serve calls this after the constructor."""
         return create_app(self._service)
+
+
+def replica_name() -> str:
+    """The unique name of the replica that this runs in."""
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 # Without a config file (`serve.run(build(args))`) the three fit on two cores; a config file overrides all of this.

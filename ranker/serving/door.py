@@ -1,19 +1,24 @@
 """The door in front of every route: a request id, the key, the size of the body, and no error without a body."""
 
 import re
-import time
 import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ranker.serving.errors import ApiError, error_response, log_failure
+from ranker.serving.errors import RETRY_AFTER_S, ApiError, error_response, log_failure, queue_full
+from ranker.serving.metrics import GatewayMetrics
+from ranker.serving.note import RequestNote
+from ranker.serving.overload import Overload
 from ranker.serving.security import KeyRing
+from ranker.serving.trace import begin, end
 
 # Probes of Kubernetes and of load balancers carry no key, and the documentation holds no secret.
 OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+# What needs the reranker's queue.
+SHED = ("/rerank", "/score", "/search")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -22,11 +27,20 @@ class Door:
 
     Args:
         app: what stands behind it. keys: who may enter; empty lets everybody in.
-        max_body_bytes: larger bodies get 413 before they are parsed.
+        max_body_bytes: larger bodies get 413 before they are parsed. metrics: where requests are counted.
+        overload: tells when the queue is full; rerank requests are then refused before their body is read.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        max_body_bytes: int,
+        metrics: GatewayMetrics | None = None,
+        overload: Overload | None = None,
+    ) -> None:
         self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
+        self.metrics, self.overload = metrics or GatewayMetrics(), overload or Overload()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request as ASGI does."""
@@ -35,36 +49,42 @@ class Door:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        started, begin = False, time.perf_counter()
+        trace, token = begin()
+        note = RequestNote(scope, request_id, trace, self.metrics)
+        try:
+            await self._answer(scope, receive, send, note)
+        finally:  # also where the client went away
+            end(token)
+            note.finish()
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, note: RequestNote) -> None:
         async def send_marked(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["x-total-time"] = f"{time.perf_counter() - begin:.6f}"
+                note.started(message)
             await send(message)
 
         try:
             self._check(scope)
             await self.app(scope, self._limited(receive), send_marked)
         except ApiError as error:
-            if started:
+            if note.status:
                 raise
-            response = error_response(error.status_code, error.detail, request_id, error.headers)
+            response = error_response(error.status_code, error.detail, note.request_id, error.headers)
             await response(scope, receive, send_marked)
         except Exception as error:
-            log_failure(str(scope["path"]), request_id, error)
-            if started:
+            log_failure(str(scope["path"]), note.request_id, error)
+            if note.status:
                 raise
             message = "the service failed on this request; its log names the request id"
-            await error_response(500, message, request_id)(scope, receive, send_marked)
+            await error_response(500, message, note.request_id)(scope, receive, send_marked)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if scope["path"] not in OPEN_PATHS and not self.keys.admits(headers.get("authorization")):
             raise ApiError(401, "no valid API key; send 'Authorization: Bearer KEY'", {"www-authenticate": "Bearer"})
+        if self.overload.full and scope["method"] == "POST" and str(scope["path"]).endswith(SHED):
+            self.metrics.shed.inc()
+            raise queue_full(RETRY_AFTER_S)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self.max_body_bytes:
             raise self._too_large()

@@ -5,6 +5,7 @@ text-embeddings-inference ``error`` and ``error_type``.
 """
 
 import logging
+import math
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-log = logging.getLogger(__name__)
+# Below Serve's own logger, so that `logging_config` of a Serve config decides encoding, level and place.
+LOGGER = "ray.serve.ranker"
+log = logging.getLogger(LOGGER)
+RETRY_AFTER_S = 1
+LONGEST_RETRY_AFTER_S = 30
 
 # The words of text-embeddings-inference where it has one (its ErrorType), so that its clients know them.
 ERROR_TYPES = {
@@ -42,6 +47,17 @@ class ApiError(HTTPException):
 
 class EngineError(RuntimeError):
     """A model or index failed on a request; holds the kind of the failure and nothing of the request."""
+
+
+def queue_full(wait_s: float) -> ApiError:
+    """429 with the time after which to try again: whole seconds, from 1 to 30."""
+    wait = min(LONGEST_RETRY_AFTER_S, max(RETRY_AFTER_S, math.ceil(wait_s)))
+    return ApiError(429, "the queue is full; try again after the time in Retry-After", {"retry-after": str(wait)})
+
+
+def unavailable() -> ApiError:
+    """503, for a deployment without a replica that answers."""
+    return ApiError(503, "no replica can answer now; try again later", {"retry-after": str(RETRY_AFTER_S)})
 
 
 def error_body(status: int, message: str, request_id: str) -> dict[str, str]:

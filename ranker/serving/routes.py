@@ -18,8 +18,12 @@ from ranker.serving.calls import Backend
 from ranker.serving.dialects import Ranking, cohere, jina, rank, tei
 from ranker.serving.door import Door
 from ranker.serving.errors import ApiError, request_id_of
+from ranker.serving.metrics import GatewayMetrics
+from ranker.serving.observation import Gather
+from ranker.serving.observation import router as observation
 from ranker.serving.search import SearchRequest, SearchResponse, merge
 from ranker.serving.security import KeyRing
+from ranker.serving.trace import current
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Service:
     limits: Limits = Limits()
     keys: KeyRing = field(default_factory=KeyRing)
     interpolation: float = 0.0
+    metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
+    gather: Gather | None = None
 
 
 router = APIRouter()
@@ -61,7 +67,14 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(router)
     errors.install(app)
-    app.add_middleware(Door, keys=service.keys, max_body_bytes=service.limits.max_body_bytes)
+    app.include_router(observation)
+    app.add_middleware(
+        Door,
+        keys=service.keys,
+        max_body_bytes=service.limits.max_body_bytes,
+        metrics=service.metrics,
+        overload=service.backend.overload,
+    )
     return app
 
 
@@ -70,6 +83,12 @@ def _dialect(body: Any) -> str:
     if isinstance(body, dict):
         return "tei" if "texts" in body else "jina"
     return "tei" if isinstance(body, tei.RerankRequest) else "jina"
+
+
+def _spoken(body: tei.RerankRequest | jina.RerankRequest) -> str:
+    if isinstance(body, tei.RerankRequest):
+        return "tei"
+    return "infinity" if body.from_infinity else "jina"
 
 
 EitherRequest = Annotated[
@@ -82,6 +101,7 @@ EitherRequest = Annotated[
 @router.post("/rerank", tags=["rerank"], response_model=None)
 async def rerank(body: EitherRequest, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
     """Rerank as text-embeddings-inference does (``texts``) or as Infinity and Jina do (``documents``)."""
+    current().dialect = _spoken(body)
     ranking = await _rank(request, body.query, body.documents)
     return tei.answer(body, ranking) if isinstance(body, tei.RerankRequest) else jina.answer(body, ranking)
 
@@ -89,12 +109,14 @@ async def rerank(body: EitherRequest, request: Request) -> list[dict[str, Any]] 
 @router.post("/v1/rerank", tags=["rerank"], response_model=None)
 async def rerank_v1(body: jina.RerankRequest, request: Request) -> dict[str, Any]:
     """Rerank as Jina, vLLM and version 1 of Cohere do."""
+    current().dialect = "jina"
     return jina.answer(body, await _rank(request, body.query, body.documents))
 
 
 @router.post("/v2/rerank", tags=["rerank"], response_model=None)
 async def rerank_v2(body: cohere.RerankRequest, request: Request) -> dict[str, Any]:
     """Rerank as version 2 of Cohere does."""
+    current().dialect = "cohere"
     return cohere.answer(body, await _rank(request, body.query, body.documents))
 
 
@@ -102,6 +124,7 @@ async def rerank_v2(body: cohere.RerankRequest, request: Request) -> dict[str, A
 async def search(body: SearchRequest, request: Request) -> SearchResponse:
     """Retrieve the nearest documents of the index and rerank them; both ranks and scores come back."""
     service = _service(request)
+    current().dialect, current().model = "search", service.model
     num_candidates = body.num_candidates or max(service.limits.num_candidates, body.top_k)
     _check(service.limits, body.query, num_candidates, "num_candidates")
     begin = time.perf_counter()
@@ -128,7 +151,7 @@ async def health() -> dict[str, str]:
 async def ready(request: Request) -> dict[str, str]:
     """Every deployment has a replica that answers; 503 until then."""
     try:
-        await _service(request).backend.describe()
+        await _service(request).backend.prove()
     except ApiError as error:
         raise ApiError(503, f"not ready: {error.detail}", error.headers) from None
     return {"status": "ready"}
@@ -172,6 +195,7 @@ def _check(limits: Limits, query: str, num_documents: int, noun: str) -> None:
 
 async def _rank(request: Request, query: str, documents: Sequence[str]) -> Ranking:
     service = _service(request)
+    current().model = service.model
     _check(service.limits, query, len(documents), "documents")
     scored = await service.backend.score(query, list(documents))
     items = rank(scored.logits, probabilities(scored.logits).tolist(), documents)

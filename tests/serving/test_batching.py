@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ranker.serving.batching import GreedyBatcher
+from ranker.serving.batching import GreedyBatcher, QueueFullError
 
 
 def batcher(run, budget=100, max_items=256) -> GreedyBatcher:
@@ -130,15 +130,126 @@ def test_a_cancelled_request_drops_out():
         await asyncio.to_thread(engine.started.wait)
         gone, stays = asyncio.create_task(worker.submit(["b" * 5])), asyncio.create_task(worker.submit(["c"]))
         await asyncio.sleep(0.05)
-        assert worker.pending_tokens == 6
+        assert worker.pending_tokens == 7  # one of them is running
         gone.cancel()
         await asyncio.sleep(0)
-        assert worker.pending_tokens == 1
+        assert worker.pending_tokens == 2
         engine.free.set()
         return await asyncio.gather(first, stays)
 
     assert asyncio.run(story()) == [["A"], ["C"]]
     assert engine.batches == [["a"], ["c"]]
+
+
+def test_a_request_that_is_cancelled_half_way_leaves_the_queue():
+    engine = Engine(held=True)
+
+    async def story():
+        worker = batcher(engine, budget=2)
+        task = asyncio.create_task(worker.submit(["a"] * 100))
+        await asyncio.to_thread(engine.started.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        left = (worker.depth, worker.pending_tokens)
+        engine.free.set()
+        await asyncio.sleep(0.05)
+        return left
+
+    assert asyncio.run(story()) == (0, 2)  # the two that the engine was reading
+    assert len(engine.batches) == 1
+
+
+def test_a_request_that_fails_half_way_leaves_the_queue():
+    engine = Engine()
+
+    async def story():
+        worker = batcher(engine, budget=3)
+        with pytest.raises(ValueError, match="bad item"):
+            await worker.submit(["bad", *["a"] * 100])
+        return worker.depth, worker.pending_tokens
+
+    assert asyncio.run(story()) == (0, 0)
+    assert len(engine.batches) == 1
+
+
+def test_times_are_those_of_the_batches_and_of_the_rest():
+    def slow(items):
+        time.sleep(0.05)
+        return items
+
+    async def story():
+        worker = batcher(slow, budget=2)
+        return await asyncio.gather(worker.submit_timed(["a", "b"]), worker.submit_timed(["c", "d"]))
+
+    first, second = asyncio.run(story())
+    assert (first.results, second.results) == (["a", "b"], ["c", "d"])
+    assert 0.05 <= first.inferred < 0.1 and first.queued < 0.05
+    assert 0.05 <= second.inferred < 0.1 and 0.05 <= second.queued < 0.15
+
+
+def test_what_cannot_be_done_in_time_is_refused_at_once_and_what_can_is_not():
+    def engine(items):
+        time.sleep(0.01 * len(items))  # 100 tokens a second
+        return items
+
+    async def story():
+        worker = batcher(engine, budget=10)
+        await worker.submit(["a"] * 10)  # so that the pace is known
+        long = asyncio.create_task(worker.submit(["x"] * 50))
+        await asyncio.sleep(0)
+        begin = time.perf_counter()
+        with pytest.raises(QueueFullError) as refused:
+            worker.admit(40, within_s=0.5)  # 40 of its own and 40 of the other: 0.8 s
+        seconds = time.perf_counter() - begin
+        worker.admit(1, within_s=0.5)
+        short = await worker.submit(["z"])
+        done = long.done()
+        await long
+        return refused.value.wait_s, seconds, short, done
+
+    wait, seconds, short, done = asyncio.run(story())
+    assert wait == pytest.approx(0.8, rel=0.3) and seconds < 0.05
+    assert (short, done) == (["z"], False)
+
+
+def test_a_lone_request_is_never_refused():
+    async def story():
+        worker = batcher(Engine())
+        await worker.submit(["a" * 60])
+        worker.admit(10**9, within_s=0.0)
+
+    asyncio.run(story())
+
+
+def test_what_is_too_large_for_the_memory_is_halved():
+    batches = []
+
+    def engine(items):
+        batches.append(len(items))
+        if len(items) > 3:
+            raise MemoryError
+        return items
+
+    async def story():
+        worker = batcher(engine, budget=8)
+        first = await worker.submit(["a"] * 8)
+        await worker.submit(["b"] * 8)
+        return first
+
+    assert asyncio.run(story()) == ["a"] * 8
+    # The budget was halved twice, so the second request does not fail again.
+    assert batches == [8, 4, 2, 2, 4, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1] or max(batches[7:]) <= 3
+
+
+def test_every_batch_is_told():
+    seen = []
+
+    async def story():
+        worker = GreedyBatcher(Engine(), cost=len, budget=100, observe=seen.append)
+        await worker.submit(["aaaa", "bbb"])
+
+    asyncio.run(story())
+    assert [(record.items, record.tokens, record.padded) for record in seen] == [(2, 7, 8)]
 
 
 def test_an_engine_that_loses_a_result_is_an_error_and_not_a_wrong_answer():

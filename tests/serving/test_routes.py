@@ -31,7 +31,7 @@ class StubReranker:
         self.error, self.delay, self.calls = error, delay, []
         self.score, self.describe = Method(self._score), Method(self._describe)
 
-    async def _score(self, query, documents):
+    async def _score(self, query, documents, within_s=None):
         self.calls.append((query, documents))
         await asyncio.sleep(self.delay)
         if self.error:

@@ -1,0 +1,175 @@
+"""One loaded model with its batcher: text in, logits out, off the event loop; needs no cluster."""
+
+import asyncio
+import copy
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ranker.config import ScoringConfig
+from ranker.scoring.pairs import readable
+from ranker.scoring.scorer import Scorer, load_scorer
+from ranker.serving.batching import GreedyBatcher, QueueFullError
+from ranker.serving.calls import Scored
+from ranker.serving.metrics import EngineMetrics
+
+# A pair with its number of tokens.
+Pair = tuple[str, str, int]
+
+# What comes next waits for the running batch, so on a CPU a batch is small enough to end soon; a GPU fills its budget
+# in less than that.
+BATCH_S = 0.1
+# Of the time that a client waits, what the queue may be expected to take: more requests come after one was let in.
+SHARE_OF_DEADLINE = 0.8
+# Characters a token until something was tokenised; English text has about this.
+CHARACTERS_PER_TOKEN = 4.0
+
+
+class ModelEngine:
+    """Scores documents; all requests share one batcher, and inference has a thread of its own.
+
+    Args:
+        model: folder or hub id. config: how it scores. metrics: where it counts.
+    """
+
+    def __init__(self, model: str, config: ScoringConfig, metrics: EngineMetrics | None = None) -> None:
+        self.metrics = metrics or EngineMetrics()
+        self._scorer: Scorer = load_scorer(model, config)
+        # A tokenizer of its own, since a fast tokenizer must not be used by two threads at once.
+        self._counter = copy.deepcopy(self._scorer.tokenizer)
+        self._special = self._counter.num_special_tokens_to_add(pair=True)
+        self._counting = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._characters_per_token = CHARACTERS_PER_TOKEN
+        self._arriving: list[int] = []
+        self._arrived, self._asked_at = 0, time.monotonic()
+        on_cpu = str(self._scorer.engine.device).startswith("cpu")
+        self._batcher: GreedyBatcher[Pair, float] = GreedyBatcher(
+            self._infer,
+            lambda pair: pair[2],
+            config.batch_tokens,
+            batch_s=BATCH_S,
+            fill=0.5 if on_cpu else 0.0,
+            observe=self.metrics.note_batch,
+        )
+        self.metrics.queue_requests.set_function(lambda: self._batcher.depth)
+        self.metrics.pending_tokens.set_function(lambda: self.pending_tokens)
+
+    @property
+    def pending_tokens(self) -> int:
+        """Tokens that are queued, running or being tokenised (then by estimate)."""
+        return self._batcher.pending_tokens + sum(self._arriving)
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for a result."""
+        return self._batcher.depth
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second at full load; 0 while there has been none."""
+        return self._batcher.tokens_per_s or 0.0
+
+    def arriving_tokens_per_s(self) -> float:
+        """Tokens a second, by estimate, that came since this was last asked, refused requests included."""
+        now = time.monotonic()
+        rate = self._arrived / max(now - self._asked_at, 1e-3)
+        self._arrived, self._asked_at = 0, now
+        return rate
+
+    async def score(self, query: str, documents: Sequence[str], within_s: float | None = None) -> Scored:
+        """Logits of the documents, in order; equal documents get equal logits.
+
+        Args:
+            within_s: seconds that the caller waits. None: for ever.
+
+        Raises:
+            QueueFullError: at once, where the queue would take longer than the caller waits.
+            Whatever the model raises on these documents.
+        """
+        different = list(dict.fromkeys(documents))
+        begin = time.perf_counter()
+        estimate = self._estimate(query, different)
+        self._arrived += estimate
+        allowed = None if within_s is None else within_s * SHARE_OF_DEADLINE
+        try:
+            self._batcher.admit(estimate, allowed, self._arriving)
+            self._arriving.append(estimate)
+            try:
+                lengths = await asyncio.get_running_loop().run_in_executor(
+                    self._counting, self._count_tokens, query, different
+                )
+            finally:
+                self._arriving.remove(estimate)
+        except QueueFullError:
+            self.metrics.refused.inc()
+            raise
+        tokenised = time.perf_counter()
+        limit = self._scorer.max_length
+        costs = {text: min(length, limit) for text, length in zip(different, lengths, strict=True)}
+        try:
+            timed = await self._batcher.submit_timed([(query, text, cost) for text, cost in costs.items()])
+        except Exception:
+            self.metrics.failed.inc()
+            raise
+        cut = {text for text, length in zip(different, lengths, strict=True) if length > limit}
+        truncated = sum(text in cut for text in documents)
+        self._note(truncated, timed.queued, tokenised - begin, timed.inferred)
+        logits = dict(zip(different, timed.results, strict=True))
+        return Scored(
+            [logits[text] for text in documents],
+            tokens=sum(costs[text] for text in documents),
+            seconds=time.perf_counter() - begin,
+            queued=timed.queued,
+            tokenised=tokenised - begin,
+            inferred=timed.inferred,
+            truncated=truncated,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Engine, precision, device and limits."""
+        engine = self._scorer.engine
+        return {
+            "engine": engine.name,
+            "precision": engine.precision,
+            "device": engine.device,
+            "max_length": self._scorer.max_length,
+            "batch_tokens": self._scorer.batch_tokens,
+        }
+
+    async def check(self) -> None:
+        """Score one pair, in turn with the requests."""
+        await self._batcher.submit([("healthy", "healthy", 8)])
+
+    def close(self) -> None:
+        """Stop the threads after what they are doing."""
+        self._batcher.close()
+        self._counting.shutdown(wait=False, cancel_futures=True)
+
+    def _estimate(self, query: str, documents: Sequence[str]) -> int:
+        """Tokens of a request before it is tokenised: a refusal must not cost what it refuses."""
+        limit, rate = self._scorer.max_length, self._characters_per_token
+        return sum(min(limit, self._special + int((len(query) + len(text)) / rate)) for text in documents)
+
+    def _count_tokens(self, query: str, documents: Sequence[str]) -> list[int]:
+        """Tokens of each pair before it is cut. The query is read once."""
+        limit = self._scorer.max_length
+        texts = [readable(text, limit) for text in (query, *documents)]
+        ids = self._counter(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        asked, *lengths = map(len, ids)
+        characters = sum(map(len, texts))
+        if tokens := asked + sum(lengths):
+            self._characters_per_token += 0.1 * (characters / tokens - self._characters_per_token)
+        return [self._special + asked + length for length in lengths]
+
+    def _infer(self, pairs: list[Pair]) -> list[float]:
+        logits: np.ndarray = self._scorer.score([(query, document) for query, document, _ in pairs])
+        return [float(logit) for logit in logits]
+
+    def _note(self, truncated: int, queued: float, tokenised: float, inferred: float) -> None:
+        self.metrics.truncated.inc(truncated)
+        self.metrics.queue_seconds.observe(queued)
+        self.metrics.tokenise_seconds.observe(tokenised)
+        self.metrics.inference_seconds.observe(inferred)

@@ -1,0 +1,47 @@
+"""What is known of the request that is being answered: for its log line, its metrics and its headers.
+
+The door makes one; whoever answers the request writes into it. It holds nothing of the request's text.
+"""
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Trace:
+    """Notes about one request.
+
+    Args:
+        dialect: wire format of the client. model: that answered, by the service's own name.
+        documents: how many were scored. times: seconds by part: queue, tokenise, inference, retrieve.
+        retries: calls that were repeated because a replica went away.
+    """
+
+    dialect: str = ""
+    model: str = ""
+    documents: int = 0
+    times: dict[str, float] = field(default_factory=dict)
+    retries: int = 0
+
+    def spent(self, part: str, seconds: float) -> None:
+        """Add to the time of a part."""
+        self.times[part] = self.times.get(part, 0.0) + seconds
+
+
+_CURRENT: ContextVar[Trace | None] = ContextVar("ranker_trace", default=None)
+
+
+def current() -> Trace:
+    """The trace of this request; outside of one, a new one that nobody reads."""
+    return _CURRENT.get() or Trace()
+
+
+def begin() -> tuple[Trace, Token[Trace | None]]:
+    """A new trace for what runs from here on, and what :func:`end` takes."""
+    trace = Trace()
+    return trace, _CURRENT.set(trace)
+
+
+def end(token: Token[Trace | None]) -> None:
+    """Back to the trace before."""
+    _CURRENT.reset(token)
