@@ -1,0 +1,173 @@
+"""The gateway's calls: repeated where a replica went away, refused where the queue is full, never too late."""
+
+import asyncio
+import time
+
+import pytest
+from ray.exceptions import ActorDiedError, RayActorError
+from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
+
+from ranker.serving import calls, overload
+from ranker.serving.batching import QueueFullError
+from ranker.serving.calls import Backend, Scored
+from ranker.serving.errors import ApiError
+from ranker.serving.trace import begin, end
+
+
+class Method:
+    def __init__(self, function):
+        self.remote = function
+
+
+class Reranker:
+    """Each call does the next of what it was told: raise an error, sleep some seconds, or answer."""
+
+    def __init__(self, *turns):
+        self.turns, self.seconds_left = list(turns), []
+        self.score, self.describe = Method(self._score), Method(self._describe)
+
+    async def _score(self, query, documents, within_s):
+        self.seconds_left.append(within_s)
+        turn = self.turns.pop(0) if self.turns else None
+        if isinstance(turn, Exception):
+            raise turn
+        if isinstance(turn, float):
+            await asyncio.sleep(turn)
+        return Scored([1.0] * len(documents), 3, 0.3, queued=0.1, tokenised=0.02, inferred=0.18)
+
+    async def _describe(self):
+        return (await self._score("", [""], 0)).tokens
+
+
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch):
+    monkeypatch.setattr(calls, "PAUSE_S", 0.001)
+
+
+def ask(reranker: Reranker, deadline_s: float = 5.0, **arguments):
+    return asyncio.run(Backend(reranker, None, deadline_s, **arguments).score("q", ["d"]))
+
+
+def refusal(reranker: Reranker, **arguments) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        ask(reranker, **arguments)
+    return caught.value
+
+
+@pytest.mark.parametrize("gone", [RayActorError(), ActorDiedError(), ReplicaUnavailableError("r1")])
+def test_a_replica_that_dies_under_a_request_is_not_seen(gone: Exception):
+    retried = []
+    assert ask(Reranker(gone, gone), retried=retried.append).logits == [1.0]
+    assert retried == ["reranker", "reranker"]
+
+
+def test_a_request_that_kills_every_replica_ends_after_three():
+    reranker = Reranker(*[RayActorError()] * 9)
+    error = refusal(reranker)
+    assert (error.status_code, error.headers, len(reranker.turns)) == (503, {"retry-after": "1"}, 6)
+
+
+def test_the_second_try_has_what_is_left_of_the_time():
+    class Slow(Reranker):
+        async def _score(self, query, documents, within_s):
+            await asyncio.sleep(0.1)
+            return await super()._score(query, documents, within_s)
+
+    reranker = Slow(RayActorError())
+    ask(reranker, deadline_s=1.0)
+    first, second = reranker.seconds_left
+    assert first == pytest.approx(1.0, abs=0.05) and second <= 0.9
+    late = Slow(RayActorError(), 5.0)
+    start = time.perf_counter()
+    assert refusal(late, deadline_s=0.3).status_code == 504
+    assert time.perf_counter() - start < 1.5
+
+
+def test_a_full_queue_is_told_at_once_and_not_asked_again():
+    reranker = Reranker(BackPressureError(num_queued_requests=1, max_queued_requests=1))
+    assert refusal(reranker).status_code == 429
+    assert len(reranker.seconds_left) == 1
+
+
+@pytest.mark.parametrize(("wait", "said"), [(4.2, "2"), (600.0, "30"), (2.1, "1")])
+def test_retry_after_is_when_there_is_room_again(wait: float, said: str):
+    error = refusal(Reranker(QueueFullError(wait)), deadline_s=5.0)
+    assert (error.status_code, error.headers) == (429, {"retry-after": said})
+
+
+def test_the_queue_is_believed_to_be_full_for_a_moment_or_until_it_answers(monkeypatch):
+    full = BackPressureError(num_queued_requests=1, max_queued_requests=1)
+
+    async def story():
+        backend = Backend(Reranker(full, None, full), None, 5.0)
+        seen = [backend.overload.full]
+        for _ in range(3):
+            try:
+                await backend.score("q", ["d"])
+            except ApiError:
+                pass
+            seen.append(backend.overload.full)
+        await asyncio.sleep(0.08)
+        return [*seen, backend.overload.full]
+
+    assert asyncio.run(story()) == [False, True, False, True, False]
+    # A queue that has no room for a long request may have room for the next one.
+    backend = Backend(Reranker(QueueFullError(9.0)), None, 5.0)
+    with pytest.raises(ApiError):
+        asyncio.run(backend.score("q", ["d"]))
+    assert not backend.overload.full
+    clock = [10.0]
+    memory = overload.Overload(lambda: clock[0])
+    memory.refused()
+    assert memory.full
+    clock[0] += overload.BELIEVED_S
+    assert not memory.full
+
+
+def test_a_client_that_goes_away_takes_its_call_along():
+    cancelled = []
+
+    class Call:
+        def __await__(self):
+            return asyncio.sleep(5).__await__()
+
+        def cancel(self):
+            cancelled.append(True)
+
+    class Handle:
+        score = Method(lambda *args: Call())
+
+    async def story():
+        task = asyncio.create_task(Backend(Handle(), None, 5.0).score("q", ["d"]))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())
+    assert cancelled == [True]
+
+
+def test_a_busy_deployment_is_ready_and_a_missing_one_is_not():
+    full = BackPressureError(num_queued_requests=1, max_queued_requests=1)
+    asyncio.run(Backend(Reranker(full), None, 5.0).prove())
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(Backend(Reranker(*[RayActorError()] * 3), None, 5.0).prove())
+    assert caught.value.status_code == 503
+
+    async def proven_by_an_answer():
+        backend = Backend(Reranker(None, RayActorError()), None, 5.0)
+        await backend.score("q", ["d"])
+        await backend.prove()  # and not asked
+
+    asyncio.run(proven_by_an_answer())
+
+
+def test_where_the_time_went_is_noted():
+    trace, token = begin()
+    try:
+        ask(Reranker(RayActorError()))
+    finally:
+        end(token)
+    assert trace.times == {"queue": 0.1, "tokenise": 0.02, "inference": 0.18}
+    assert (trace.documents, trace.retries) == (1, 1)

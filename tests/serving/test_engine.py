@@ -1,0 +1,96 @@
+"""A loaded model with its batcher, without a cluster."""
+
+import asyncio
+
+import pytest
+
+from ranker.config import ScoringConfig
+from ranker.scoring.pairs import encode_pairs
+from ranker.scoring.scorer import load_scorer
+from ranker.serving import engine as engines
+from ranker.serving.batching import QueueFullError
+from ranker.serving.engine import ModelEngine
+
+FP32 = ScoringConfig(precision="fp32")
+QUERY = "which animal guards a house"
+DOCUMENTS = ["A dog barks.", "A cat purrs at night.", "dog " * 500, "", "A dog barks."]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_reranker: str) -> ModelEngine:
+    return ModelEngine(tiny_reranker, FP32)
+
+
+def test_logits_are_those_of_the_scorer_and_equal_documents_get_equal_ones(engine: ModelEngine, tiny_reranker: str):
+    scored = asyncio.run(engine.score(QUERY, DOCUMENTS))
+    expected = load_scorer(tiny_reranker, FP32).score([(QUERY, text) for text in DOCUMENTS])
+    assert scored.logits == pytest.approx(expected.tolist(), abs=1e-5)
+    assert scored.logits[0] == scored.logits[4]
+
+
+def test_tokens_are_counted_as_the_model_reads_them_and_cuts_are_noted(engine: ModelEngine, tiny_reranker: str):
+    scorer = load_scorer(tiny_reranker, FP32)
+    documents = [*DOCUMENTS, "ünïcode 漢字 \ud800", "a b " * 1000]
+    encoded = encode_pairs(scorer.tokenizer, [(QUERY, text) for text in documents], scorer.max_length)
+    scored = asyncio.run(engine.score(QUERY, documents))
+    assert scored.tokens == sum(map(len, encoded["input_ids"]))
+    assert scored.truncated == 2
+    assert scored.seconds >= scored.tokenised + scored.inferred
+
+
+def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(engine: ModelEngine, monkeypatch):
+    refused = engine.metrics.refused._value.get()
+    monkeypatch.setattr(engine._batcher._pace, "_tokens", 10.0)
+    monkeypatch.setattr(engine._batcher._pace, "_seconds", 10.0)  # one token a second
+    arrived = engine._arrived
+
+    async def story():
+        first = asyncio.create_task(engine.score(QUERY, ["a dog"], within_s=1.0))  # nothing is queued: let in
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError):
+            await engine.score(QUERY, ["a cat"] * 2, within_s=5.0)
+        return await first
+
+    assert len(asyncio.run(story()).logits) == 1
+    assert engine.metrics.refused._value.get() == refused + 1
+    assert engine._arrived > arrived  # autoscaling sees what was refused
+
+
+def test_a_failing_model_fails_its_own_request_only(engine: ModelEngine, monkeypatch):
+    real = engine._scorer.score
+
+    def score(pairs):
+        if any("bad" in text for _, text in pairs):
+            raise FloatingPointError("a logit is NaN")
+        return real(pairs)
+
+    monkeypatch.setattr(engine._scorer, "score", score)
+
+    async def story():
+        asked = [engine.score(QUERY, texts) for texts in (["a dog"], ["a cat", "bad"], ["a fish"])]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, second, third = asyncio.run(story())
+    assert (len(first.logits), len(third.logits)) == (1, 1)
+    assert isinstance(second, FloatingPointError)
+    assert engine.pending_tokens == 0
+
+
+def test_the_estimate_learns_how_long_tokens_are(engine: ModelEngine):
+    text = "dog " * 40
+    for _ in range(60):
+        asyncio.run(engine.score("dog", [text]))
+    [exact] = engine._count_tokens("dog", [text])
+    assert engine._estimate("dog", [text]) == pytest.approx(exact, rel=0.1)
+
+
+def test_what_autoscaling_is_told(engine: ModelEngine, monkeypatch):
+    engine.arriving_tokens_per_s()
+    now = [engines.time.monotonic()]
+    monkeypatch.setattr(engines.time, "monotonic", lambda: now[0])
+    engine.arriving_tokens_per_s()
+    tokens = asyncio.run(engine.score(QUERY, ["a dog barks"])).tokens
+    now[0] += 2.0
+    assert engine.arriving_tokens_per_s() == pytest.approx(tokens / 2, rel=0.5)
+    assert engine.arriving_tokens_per_s() == 0.0
+    assert engine.pending_tokens == 0
