@@ -16,6 +16,7 @@ from ranker.serving.artefacts import ServeArgs
 from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, REQUESTS, TOKENS_PER_S
 from ranker.serving.batching import GreedyBatcher, QueueFullError
 from ranker.serving.calls import Backend, Neighbour, Scored
+from ranker.serving.deployment_rules import MAX_ONGOING
 from ranker.serving.documents import read_texts
 from ranker.serving.engine import ModelEngine
 from ranker.serving.errors import EngineError, log_failure
@@ -181,11 +182,17 @@ def replica_name() -> str:
 
 # Without a config file (`serve.run(build(args))`) the three fit on two cores; a config file overrides all of this.
 Reranker = serve.deployment(
-    name="Reranker", max_ongoing_requests=8, max_queued_requests=64, ray_actor_options={"num_cpus": 0.8}
+    name="Reranker",
+    max_ongoing_requests=MAX_ONGOING["Reranker"],
+    max_queued_requests=128,
+    ray_actor_options={"num_cpus": 0.8},
 )(RerankerReplica)
 Retriever = serve.deployment(
-    name="Retriever", max_ongoing_requests=32, max_queued_requests=256, ray_actor_options={"num_cpus": 0.2}
+    name="Retriever",
+    max_ongoing_requests=MAX_ONGOING["Retriever"],
+    max_queued_requests=256,
+    ray_actor_options={"num_cpus": 0.2},
 )(RetrieverReplica)
-Gateway = serve.deployment(name="Gateway", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.2})(
-    serve.ingress()(GatewayReplica)
-)
+Gateway = serve.deployment(
+    name="Gateway", max_ongoing_requests=MAX_ONGOING["Gateway"], ray_actor_options={"num_cpus": 0.2}
+)(serve.ingress()(GatewayReplica))

@@ -4,19 +4,22 @@ Ray ignores unknown keys, so ``max_ongoing_request: 8`` deploys with the default
 wrong place.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from ray.serve.config import AutoscalingConfig
+from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from ranker.config import ConfigError
+from ranker.config import ConfigError, Experiment
 from ranker.manifest import StageError
 from ranker.registry import nearest
 from ranker.serving.artefacts import ServeArgs, find_artefacts
+from ranker.serving.deployment_rules import contradictions
+from ranker.serving.schema_keys import unknown_keys
 from ranker.serving.security import KEYS_FILE_VARIABLE, KEYS_VARIABLE, SecurityError, load_keys, require_keys
 
 IMPORT_PATH = "ranker.serving.app:build"
@@ -34,9 +37,9 @@ def check(path: str | Path, artefacts: bool = True) -> list[str]:
         plain = read_serve_config(file)
     except ValueError as error:
         return [str(error)]
-    problems = [*_unknown_keys(plain, ServeDeploySchema, "")]
+    problems = [*unknown_keys(plain)]
     try:
-        ServeDeploySchema.model_validate(plain)
+        ServeDeploySchema.model_validate(_without_policies(plain))
     except ValidationError as error:
         problems += [f"{_dotted(detail['loc'])}: {detail['msg']}" for detail in error.errors()]
         return [f"{file}: {problem}" for problem in problems]
@@ -65,20 +68,50 @@ def read_serve_config(file: Path) -> dict[str, Any]:
     return plain
 
 
+def _without_policies(plain: dict[str, Any]) -> dict[str, Any]:
+    """Ray imports a policy while it reads a config, and fails with whatever the import fails with."""
+    copy = deepcopy(plain)
+    for application in copy["applications"] if isinstance(copy["applications"], list) else ():
+        for deployment in application.get("deployments") or [] if isinstance(application, dict) else ():
+            if isinstance(scaling := deployment.get("autoscaling_config"), dict):
+                scaling.pop("policy", None)
+    return copy
+
+
 def _check_applications(plain: dict[str, Any], artefacts: bool) -> Iterator[str]:
     options = plain.get("http_options") or {}
+    yield from _check_options(options, artefacts)
     for number, application in enumerate(plain["applications"]):
         where = f"applications.{number}"
         args = application.get("args") or {}
         ours = application["import_path"].replace(":", ".") == IMPORT_PATH.replace(":", ".")
         if ours:
             yield from _check_args(args, options, artefacts, f"{where}.args")
-        for place, deployment in enumerate(application.get("deployments") or []):
-            inside = f"{where}.deployments.{place}"
-            if ours and deployment["name"] not in DEPLOYMENTS:
-                hint = nearest(deployment["name"], [*DEPLOYMENTS])
-                yield f"{inside}.name: no deployment {deployment['name']!r}; {hint}"
-            yield from _check_deployment(deployment, options, inside)
+        deployments = application.get("deployments") or []
+        yield from _check_names([deployment["name"] for deployment in deployments], args, ours, f"{where}.deployments")
+        for place, deployment in enumerate(deployments):
+            for problem in contradictions(deployment, options, ours):
+                yield f"{where}.deployments.{place}.{problem}"
+
+
+def _check_options(options: dict[str, Any], artefacts: bool) -> Iterator[str]:
+    if options.get("request_timeout_s") is None:
+        yield "http_options.request_timeout_s: not set, so a request may wait for ever; say 30"
+    for name in ("ssl_certfile", "ssl_keyfile"):
+        file = options.get(name)
+        if file and artefacts and not Path(file).is_file():
+            yield f"http_options.{name}: {file} does not exist on this machine"
+
+
+def _check_names(names: list[str], args: dict[str, Any], ours: bool, where: str) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{where}: {name!r} stands here {count} times; Ray takes the last"
+    for place, name in enumerate(names):
+        if ours and name not in DEPLOYMENTS:
+            yield f"{where}.{place}.name: no deployment {name!r}; {nearest(name, [*DEPLOYMENTS])}"
+        if ours and name == "Retriever" and args.get("retrieval") is False:
+            yield f"{where}.{place}.name: args say retrieval: false, so there is no Retriever; leave it out"
 
 
 def _check_args(args: dict[str, Any], options: dict[str, Any], artefacts: bool, where: str) -> Iterator[str]:
@@ -97,6 +130,7 @@ def _check_args(args: dict[str, Any], options: dict[str, Any], artefacts: bool, 
             "plain text answer comes before the JSON one"
         )
     if not artefacts:
+        yield from _check_overrides(given, where)
         return
     try:
         find_artefacts(given)
@@ -108,56 +142,11 @@ def _check_args(args: dict[str, Any], options: dict[str, Any], artefacts: bool, 
         yield f"http_options.host: {error} (looked for {KEYS_VARIABLE} and {KEYS_FILE_VARIABLE} here)"
 
 
-def _check_deployment(deployment: dict[str, Any], options: dict[str, Any], where: str) -> Iterator[str]:
-    scaling = deployment.get("autoscaling_config") or {}
-    most, target = deployment.get("max_ongoing_requests"), scaling.get("target_ongoing_requests")
-    if most is not None and target is not None and target > most:
-        yield (
-            f"{where}.autoscaling_config.target_ongoing_requests: {target} is above max_ongoing_requests {most}, "
-            "so it never scales up"
-        )
+def _check_overrides(given: ServeArgs, where: str) -> Iterator[str]:
     try:
-        AutoscalingConfig.model_validate(scaling)  # the deployment's schema takes any mapping here
-    except ValidationError as error:
-        yield from (f"{where}.autoscaling_config: {detail['msg']}" for detail in error.errors())
-    look_back = scaling.get("look_back_period_s", AutoscalingConfig.model_fields["look_back_period_s"].default)
-    for name in ("upscale_delay_s", "downscale_delay_s"):
-        if name in scaling and scaling[name] < look_back:
-            yield (
-                f"{where}.autoscaling_config.{name}: {scaling[name]} is below look_back_period_s {look_back}, "
-                "so it oscillates"
-            )
-    timeout, grace = options.get("request_timeout_s"), deployment.get("graceful_shutdown_timeout_s")
-    if timeout is not None and grace is not None and grace <= timeout:
-        yield (
-            f"{where}.graceful_shutdown_timeout_s: {grace} is not above http_options.request_timeout_s {timeout}, "
-            "so an update cuts running requests off"
-        )
-
-
-def _unknown_keys(plain: Any, model: type[BaseModel], where: str) -> Iterator[str]:
-    """Keys that no field of the schema has, at any depth."""
-    if not isinstance(plain, dict):
-        return
-    fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
-    for key, value in plain.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            yield f"{path}: unknown; {nearest(str(key), [*fields])}"
-            continue
-        inner = next(_models(fields[key]), None)
-        if inner is None:
-            continue
-        for number, entry in enumerate(value if isinstance(value, list) else [value]):
-            yield from _unknown_keys(entry, inner, f"{path}.{number}" if isinstance(value, list) else path)
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Pydantic models in an annotation such as ``Optional[Union[dict, AutoscalingConfig]]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
+        Experiment().with_overrides(given.overrides)
+    except ConfigError as error:
+        yield f"{where}.overrides: {error}"
 
 
 def _dotted(location: tuple[Any, ...]) -> str:

@@ -108,9 +108,10 @@ class _Body:
                 self.disconnected = True
                 return message
             self.size += len(message.get("body", b""))
-            self.kept.append(message)
-            position += 1
-            if not self.whole:
+            if self.whole:
+                self.kept.append(message)
+                position += 1
+            else:
                 self.kept.clear()
             return message
 

@@ -1,6 +1,7 @@
 """The decision as a pure function, and the policy of production.yaml inside Ray's own delays over a simulated day."""
 
 from collections import deque
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,8 +148,8 @@ def production() -> AutoscalingConfig:
 
 def turns(targets: list[int]) -> int:
     """How often the number of replicas changed its direction."""
-    steps = [b - a for a, b in zip(targets, targets[1:], strict=False) if a != b]
-    return sum(a * b < 0 for a, b in zip(steps, steps[1:], strict=False))
+    steps = [b - a for a, b in pairwise(targets) if a != b]
+    return sum(a * b < 0 for a, b in pairwise(steps))
 
 
 def day(cluster: Cluster) -> list[int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError
@@ -102,10 +103,8 @@ def test_the_queue_is_believed_to_be_full_for_a_moment_or_until_it_answers(monke
         backend = Backend(Reranker(full, None, full), None, 5.0)
         seen = [backend.overload.full]
         for _ in range(3):
-            try:
+            with suppress(ApiError):
                 await backend.score("q", ["d"])
-            except ApiError:
-                pass
             seen.append(backend.overload.full)
         await asyncio.sleep(0.08)
         return [*seen, backend.overload.full]

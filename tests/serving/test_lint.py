@@ -19,7 +19,7 @@ applications:
       - name: Reranker
         max_ongoing_requests: 8
         graceful_shutdown_timeout_s: 40
-        autoscaling_config: {target_ongoing_requests: 2, upscale_delay_s: 15, look_back_period_s: 12}
+        autoscaling_config: {target_ongoing_requests: 2, upscale_delay_s: 15, look_back_period_s: 12}  # of one replica
 """
 
 
@@ -49,6 +49,29 @@ def test_kuberay_serves_what_production_serves():
     assert kuberay == production
 
 
+def test_a_retriever_without_retrieval_is_found(tmp_path: Path):
+    text = GOOD.replace("name: Reranker", "name: Retriever").replace("{experiment", "{retrieval: false, experiment")
+    (tmp_path / "serve.yaml").write_text(text)
+    [problem] = check(tmp_path / "serve.yaml", artefacts=False)
+    assert "there is no Retriever" in problem
+
+
+def test_the_policy_that_ships_is_the_one_that_the_lint_knows():
+    [application] = read_serve_config(CONFIGS / "production.yaml")["applications"]
+    policies = [deployment["autoscaling_config"].get("policy") for deployment in application["deployments"]]
+    assert [policy["policy_function"] for policy in policies if policy] == ["ranker.serving.autoscaling:TokenPolicy"]
+
+
+def test_tls_files_are_looked_for_on_this_machine(tmp_path: Path, tiny_reranker: str):
+    plain = yaml.safe_load(GOOD)
+    plain["http_options"].update(ssl_certfile=str(tmp_path / "a.crt"), ssl_keyfile=str(tmp_path / "a.key"))
+    plain["applications"][0]["args"] = {"reranker": tiny_reranker, "retrieval": False}
+    (tmp_path / "a.crt").touch()
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(plain))
+    [problem] = check(tmp_path / "serve.yaml")
+    assert "a.key does not exist" in problem
+
+
 def problems(tmp_path: Path, old: str, new: str) -> list[str]:
     assert old in GOOD
     file = tmp_path / "serve.yaml"
@@ -67,7 +90,7 @@ def test_a_sound_file_has_no_problems(tmp_path: Path):
         ("name: ranker", "routeprefix: /", "applications.0.routeprefix: unknown; did you mean 'route_prefix'"),
         ("{target", "{max_ongoing_requests: 8, target", "autoscaling_config.max_ongoing_requests: unknown"),
         ("target_ongoing_requests: 2", "target_ongoing_requests: 9", "9 is above max_ongoing_requests 8"),
-        ("upscale_delay_s: 15", "upscale_delay_s: 5", "5 is below look_back_period_s 12"),
+        ("upscale_delay_s: 15", "max_replicas: 2, upscale_delay_s: 5", "5 is below look_back_period_s 12"),
         ("{target", "{min_replicas: 3, target", "max_replicas (1) must be greater"),
         ("timeout_s: 40", "timeout_s: 20", "20 is not above http_options.request_timeout_s 30"),
         ("request_timeout_s: 30", "request_timeout_s: 20", "20 is not above args.deadline_s 25"),
@@ -76,11 +99,41 @@ def test_a_sound_file_has_no_problems(tmp_path: Path):
         ("import_path", "importpath", "importpath: unknown; did you mean 'import_path'"),
         ("http_options:", "http_option:", "http_option: unknown; did you mean 'http_options'"),
         ("max_ongoing_requests: 8", "max_ongoing_requests: many", "Input should be a valid integer"),
+        # In the wrong place, and where it belongs.
+        ("name: Reranker", "name: Reranker\n        max_replicas: 4",
+         "max_replicas: unknown here, it belongs in applications[].deployments[].autoscaling_config"),
+        ("{target", "{max_queued_requests: 8, target", "it belongs in applications[].deployments[]"),
+        ("name: ranker", "deadline_s: 5", "deadline_s: unknown here, it belongs in applications[].args"),
+        ("http_options:", "request_timeout_s: 30\nhttp_options:", "request_timeout_s: unknown here, it belongs in http"),
+        ("name: Reranker", "name: Reranker\n        num_gpus: 1",
+         "it belongs in applications[].deployments[].ray_actor_options"),
+        ("{target", "{policy: {policy_functio: x}, target", "policy.policy_functio: unknown"),
+        # What the defaults make of it.
+        ("        max_ongoing_requests: 8\n", "", ""),
+        ("target_ongoing_requests: 2", "target_ongoing_requests: 65, max_replicas: 2", "65 is above"),
+        ("        graceful_shutdown_timeout_s: 40\n", "", "20 (its default) is not above"),
+        (", request_timeout_s: 30", "", "request_timeout_s: not set"),
+        ("upscale_delay_s: 15", "upscale_delay_s: 15, max_replicas: 2, downscale_delay_s: 13", "13 is below upscale"),
+        ("look_back_period_s: 12", "look_back_period_s: 16, max_replicas: 2", "upscale_delay_s: 15 is below"),
+        ("max_ongoing_requests: 8", "health_check_timeout_s: 5", "5 is below health_check_period_s 10"),
+        ("max_ongoing_requests: 8", "max_queued_requests: -1", "a queue without an end"),
+        ("name: Reranker", "name: Gateway", "say 429"),
+        ("args: {", "args: {retrieval: false, ", ""),
+        ("name: Reranker", "name: Retriever\n      - name: Retriever", "'Retriever' stands here 2 times"),
+        ("args: {experiment: pets.yaml}", "args: {overrides: {serve.scoring.batch_token: 9}}", "batch_tokens"),
+        ("host: 127.0.0.1", "host: 127.0.0.1, ssl_certfile: a.crt", "must be provided together"),
+        # Policies, which Ray imports while it reads the file.
+        ("{target", "{policy: {policy_function: 'ranker.serving.autoscaling:TokenPolicy', "
+         "policy_kwargs: {utilization: 1}}, target", "unexpected keyword argument 'utilization'"),
+        ("{target", "{policy: {policy_function: 'ranker.serving.autoscaling:TokenPolicy', "
+         "policy_kwargs: {drain_s: 0}}, target", "drain_s 0: must be above 0"),
+        ("{target", "{policy: {policy_function: 'ranker.serving:Nothing'}, target", "this project has"),
+        ("{target", "{policy: {policy_function: nothing}, target", "is no import path"),
     ],
 )  # fmt: skip
 def test_what_ray_accepts_silently_is_found(tmp_path: Path, old: str, new: str, said: str):
     found = problems(tmp_path, old, new)
-    assert any(said in problem for problem in found), found
+    assert any(said in problem for problem in found) if said else found == [], found
 
 
 @pytest.mark.parametrize("content", ["- a list", "a: [", "kind: RayService", "{}"])
