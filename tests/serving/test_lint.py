@@ -104,7 +104,7 @@ def test_a_sound_file_has_no_problems(tmp_path: Path):
          "max_replicas: unknown here, it belongs in applications[].deployments[].autoscaling_config"),
         ("{target", "{max_queued_requests: 8, target", "it belongs in applications[].deployments[]"),
         ("name: ranker", "deadline_s: 5", "deadline_s: unknown here, it belongs in applications[].args"),
-        ("http_options:", "request_timeout_s: 30\nhttp_options:", "request_timeout_s: unknown here, it belongs in http"),
+        ("http_options:", "request_timeout_s: 30\nhttp_options:", "request_timeout_s: unknown here, it belongs in h"),
         ("name: Reranker", "name: Reranker\n        num_gpus: 1",
          "it belongs in applications[].deployments[].ray_actor_options"),
         ("{target", "{policy: {policy_functio: x}, target", "policy.policy_functio: unknown"),
