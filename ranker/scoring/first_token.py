@@ -5,6 +5,7 @@ every token, but query, output and feed-forward of that one only: a seventh of t
 """
 
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,49 +21,46 @@ FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 ROUNDING = 1e-4
 
 
-class FirstTokenLayer(nn.Module):
-    """A layer of the BERT family that gives (rows, 1, width): the first token's state, from all tokens' states."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer: Any = layer
-
-    def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
-    ) -> torch.Tensor:
-        """(rows, 1, width) of (rows, tokens, width)."""
-        attention, own = self.layer.attention, self.layer.attention.self
-        first = hidden_states[:, :1]
-        mask = None if attention_mask is None else attention_mask[:, :, :1]
-        query, key, value = (
-            _heads(part(states), own.attention_head_size)
-            for part, states in ((own.query, first), (own.key, hidden_states), (own.value, hidden_states))
-        )
-        read = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=own.scaling)
-        return self.layer.feed_forward_chunk(attention.output(read.transpose(1, 2).flatten(2), first))
+def first_token_states(
+    layer: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor:
+    """(rows, 1, width): what a layer of the BERT family makes of the first token, from (rows, tokens, width)."""
+    own = layer.attention.self
+    first = hidden_states[:, :1]
+    mask = None if attention_mask is None else attention_mask[:, :, :1]
+    query, key, value = (
+        _heads(part(states), own.attention_head_size)
+        for part, states in ((own.query, first), (own.key, hidden_states), (own.value, hidden_states))
+    )
+    read = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=own.scaling)
+    states: torch.Tensor = layer.feed_forward_chunk(layer.attention.output(read.transpose(1, 2).flatten(2), first))
+    return states
 
 
 def trim_last_layer(model: PreTrainedModel) -> bool:
-    """Replace the last layer by a :class:`FirstTokenLayer`, in place; False where that would change the logits.
+    """Let the last layer work for the first token alone, in place; False where that would change the logits.
 
-    Whether it would is tried, in fp32 and on the CPU, with and without padding.
+    Whether it would is tried, in fp32 and on the CPU, with and without padding. Weights and their names stay as they
+    are, and gradients are the same: the other tokens' last states reach no logit. Dropout of attention weights is
+    left out, so a model that is trained with it is not for this.
     """
-    if model.config.model_type not in FAMILIES:
+    # Attention without padding has masks of another shape.
+    if model.config.model_type not in FAMILIES or model.config._attn_implementation not in ("sdpa", "eager"):
         return False
     layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         return False
-    last = layers[-1]
+    last: Any = layers[-1]
     try:
         before = _probe(model)
-        layers[-1] = FirstTokenLayer(last)
+        last.forward = partial(first_token_states, last)
         difference = float((before - _probe(model)).abs().max())
     except (AttributeError, RuntimeError, TypeError) as error:
         difference, reason = float("inf"), str(error)
     else:
         reason = f"a logit changes by {difference:.1g}"
     if not difference <= ROUNDING:
-        layers[-1] = last
+        vars(last).pop("forward", None)
         log.info("the last layer is computed for all tokens: %s", reason)
         return False
     return True

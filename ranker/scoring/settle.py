@@ -1,4 +1,4 @@
-"""The engine of a model: the one that the config names, the one that was chosen before, or the best one measured now."""
+"""The engine of a model: the one that the config names, the one chosen before, or the best one measured now."""
 
 import logging
 import time

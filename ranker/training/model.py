@@ -20,6 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 from ranker.config import LoraConfig, TrainConfig
 from ranker.pretrained import ModelNotFoundError, resolve
 from ranker.registry import nearest
+from ranker.scoring.first_token import trim_last_layer
 from ranker.scoring.pairs import longest_pair
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def load_model(train: TrainConfig, seed: int, attention: str | None = None) -> t
     initialise_head(model, set(loading["missing_keys"]))
     if train.freeze_embeddings:
         freeze_embeddings(model)
+    if train.dropout == 0.0 and not train.lora.quantize:
+        trim_last_layer(model)  # a seventh less work for six layers
     return (add_adapters(model, train.lora) if train.lora.enabled else model), load_tokenizer(train)
 
 

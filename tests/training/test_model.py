@@ -76,3 +76,21 @@ def test_what_cannot_be_trained_is_named(train_config: Section) -> None:
         check_model(train_config(num_labels=2))
     with pytest.raises(ModelNotFoundError, match="no such model folder"):
         check_model(train_config(model="./nowhere"))
+
+
+def test_the_last_layer_works_for_the_first_token_alone_and_learns_the_same(tiny_reranker, monkeypatch) -> None:
+    train = TrainConfig(model=tiny_reranker, max_length=32)
+    trimmed, _ = load_model(train, seed=0)
+    monkeypatch.setattr("ranker.training.model.trim_last_layer", lambda model: False)
+    whole, _ = load_model(train, seed=0)
+    assert "forward" in vars(trimmed.bert.encoder.layer[-1]) and "forward" not in vars(whole.bert.encoder.layer[-1])
+    ids = torch.arange(5, 35).reshape(2, 15)
+    mask = torch.ones_like(ids)
+    mask[1, 9:] = 0
+    for model in (trimmed, whole):
+        model(input_ids=ids, attention_mask=mask).logits.square().sum().backward()
+    assert list(trimmed.state_dict()) == list(whole.state_dict())
+    for (name, one), other in zip(trimmed.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+    with_dropout, _ = load_model(TrainConfig(model=tiny_reranker, max_length=32, dropout=0.1), seed=0)
+    assert "forward" not in vars(with_dropout.bert.encoder.layer[-1]), "dropout of attention weights would be left out"
