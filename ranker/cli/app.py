@@ -50,9 +50,39 @@ def _stage_verb(stage: Stage) -> Callable[[Path, list[str] | None], None]:
 
 
 for _stage in DOORS:
-    # `ranker evaluate` also takes a run and judgements.
-    if _stage != "evaluate":
+    # `ranker evaluate` also takes a run and judgements, `tune` a space, and `data` also inspects: written out below.
+    if _stage not in ("evaluate", "tune"):
         app.command("prepare" if _stage == "data" else _stage)(_stage_verb(_stage))
+
+
+@app.command()
+def tune(
+    config: ConfigFile,
+    space: Annotated[
+        Path | None, typer.Option(help="File of config paths and samplers; short for --set tune.space=")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Search hyper-parameters; stages that it reads and that are not done yet run first."""
+    with show_progress(), explain():
+        given = [*(overrides or ()), *([f"tune.space={space}"] if space else [])]
+        write_result(run("tune", load_experiment(config, given)).summary())
+
+
+@app.command()
+def retrain(
+    config: ConfigFile,
+    source: Annotated[
+        Path | None, typer.Option(help="Sweep, model folder, or folder of models; else the experiment's sweep.")
+    ] = None,
+    keep_test: Annotated[bool, typer.Option(help="Leave the test queries out, to measure the model.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train the recipe of a sweep's best trial, or of the best model below a folder, on the queries of all splits."""
+    with show_progress(), explain():
+        from ranker.tuning.retrain import retrain as door
+
+        write_result(door(load_experiment(config, overrides or ()), source, keep_test=keep_test).summary())
 
 
 app.command()(measuring.evaluate)

@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ranker.manifest import MANIFEST, Manifest, StageError, read_manifest
+from ranker.manifest import Manifest, StageError, read_manifest
+from ranker.tuning.chosen import trained_models as models_below
 
 
 def trained_models(folder: Path) -> list[tuple[Path, Manifest]]:
@@ -18,14 +19,7 @@ def trained_models(folder: Path) -> list[tuple[Path, Manifest]]:
     """
     if not folder.is_dir():
         raise StageError(f"{folder}: no such folder; `ranker quickstart` trains a first model into runs/quickstart")
-    found = [(file.parent, read_manifest(file.parent)) for file in sorted(folder.rglob(MANIFEST))]
-    whole = [(path, manifest) for path, manifest in found if manifest.stage == "train" and not _hidden(path, folder)]
-    return sorted(whole, key=lambda pair: pair[1].finished, reverse=True)
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    # Work folders and Tune's own trial folders are not results.
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    return models_below(folder)
 
 
 def test_measures(model: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from ranker.config.experiment import (
 from ranker.config.retrieval import DataConfig, IndexConfig, MineConfig, TeacherConfig
 from ranker.config.scoring import EvaluateConfig, ExportConfig, RayConfig, ScoringConfig, ServeConfig
 from ranker.config.section import Precision, Section, local
-from ranker.config.training import DeepSpeedConfig, LoraConfig, TrainConfig, TuneConfig
+from ranker.config.training import DeepSpeedConfig, LoraConfig, TrainConfig
+from ranker.config.tuning import TuneConfig
 
 __all__ = [
     "STAGES",

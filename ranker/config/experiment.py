@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 from ranker.config.retrieval import DataConfig, IndexConfig, MineConfig
 from ranker.config.scoring import EvaluateConfig, ExportConfig, RayConfig, ServeConfig
 from ranker.config.section import Section
-from ranker.config.training import TrainConfig, TuneConfig
+from ranker.config.training import TrainConfig
+from ranker.config.tuning import TuneConfig
 from ranker.registry import nearest
 
 Stage = Literal["data", "index", "mine", "train", "tune", "evaluate", "export"]

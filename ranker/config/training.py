@@ -1,4 +1,4 @@
-"""Fine-tuning and the sweep over it."""
+"""Fine-tuning."""
 
 from typing import Annotated, Literal
 
@@ -191,20 +191,3 @@ class TrainConfig(Section):
         if (mixed := sum(mix.share for mix in self.mix)) >= 1:
             raise ValueError(f"mix takes {mixed:.0%} of a batch; leave a share to the groups")
         return self
-
-
-class TuneConfig(Section):
-    """Search the space file over `fit`."""
-
-    space: str = "tune_spaces/lora.yaml"
-    """File of dotted config paths and samplers."""
-    num_trials: Positive = 8
-    """Trials."""
-    metric: str = "ndcg@10"
-    """Dev measure that decides."""
-    search: Literal["random", "optuna"] = "optuna"
-    """How the next trial is chosen."""
-    max_concurrent: Positive | None = local(None)
-    """Trials at once. None: as many as the resources hold."""
-    output_dir: str | None = local(None)
-    """Folder of this stage. None: `sweep`."""

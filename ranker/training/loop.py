@@ -63,7 +63,7 @@ class Run:
                 f"{job.work}: this node does not see the folder; put it on storage that all nodes share "
                 "(train.output_dir), or keep the workers on one node (train.placement: STRICT_PACK)"
             )
-        torch.set_num_threads(max(1, int(job.train.cpus_per_worker)))
+        torch.set_num_threads(max(1, round(job.train.cpus_per_worker)))  # a trial of a sweep gives up a hundredth
         name_accelerator(self.device.type)
         self.groups = GroupFile(job.work / GROUP_FILE)
         parts = parts_of(job.counts, [mix.share for mix in self.train.mix], self.train.batch_size)
@@ -185,7 +185,8 @@ class Run:
             self.progress = self.selection.after(self.progress, found)
             best = self.progress.waited == 0
             self._write(step=self.progress.step, total=self.total, dev=found, retriever=retriever, best=best)
-        metrics = {"step": self.progress.step, "loss": self.progress.loss, **self.progress.measures}
+        told = {"step": self.progress.step, "total": self.total, "measured": measured and bool(self.selection.devs)}
+        metrics = {**told, "loss": self.progress.loss, **self.progress.measures}
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save_state(self.engine, Path(folder), self.progress)
             self.place.report(metrics, Path(folder))

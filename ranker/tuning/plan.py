@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from ranker.config import TrainConfig
 
-# Cores of the process that drives a trial; its training workers come on top.
-DRIVER_CPUS = 0.1
-# A worker may give up this share of its cores for the driver: two workers then fit on two cores.
+# Cores of the process that drives a trial, which only waits; its training workers come on top. They must not be so
+# many together that a worker does not fit beside them: hence so little.
+DRIVER_CPUS = 0.001
+# A worker may give up this share of its cores for the drivers: two workers then fit on two cores.
 GIVEN_UP = 0.1
 _ROUNDING = 1e-9
 
@@ -30,32 +31,42 @@ class Plan:
 
 
 def plan_trials(
-    train: TrainConfig, nodes: Sequence[Mapping[str, float]], num_trials: int, max_concurrent: int | None = None
+    train: TrainConfig,
+    nodes: Sequence[Mapping[str, float]],
+    num_trials: int,
+    max_concurrent: int | None = None,
+    *,
+    drivers: int | None = None,
 ) -> Plan:
     """The plan for nodes with these resources (``{"CPU": 8.0, "GPU": 1.0}`` each).
 
     A trial is a driver and ``train.num_workers`` workers, each on one node. Trials that start without all their
     workers would wait for each other for ever, so only whole ones are counted.
 
+    Args:
+        drivers: drivers that exist at once, also those of paused trials. None: one a trial that runs.
+
     Raises:
         ResourceError: with the arithmetic, when not even one trial fits.
     """
     limit = min(num_trials, max_concurrent or num_trials)
-    whole = [count for count in range(1, limit + 1) if _fits(train, train.cpus_per_worker, nodes, count)]
+    whole = [count for count in range(1, limit + 1) if _fits(train, train.cpus_per_worker, nodes, count, drivers)]
     if whole:
         return Plan(max(whole), train.cpus_per_worker)
     for percent in range(1, round(100 * GIVEN_UP) + 1):
         cores = train.cpus_per_worker * (100 - percent) / 100
-        if _fits(train, cores, nodes, 1):
+        if _fits(train, cores, nodes, 1, drivers):
             return Plan(1, cores)
     raise ResourceError(_arithmetic(train, nodes))
 
 
-def _fits(train: TrainConfig, cores: float, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
+def _fits(
+    train: TrainConfig, cores: float, nodes: Sequence[Mapping[str, float]], trials: int, drivers: int | None
+) -> bool:
     needed, places = trials * train.most_workers, 0
     for node in nodes:
         # All drivers may lie on this node: a worker more is promised nowhere.
-        free = node.get("CPU", 0.0) - trials * DRIVER_CPUS
+        free = node.get("CPU", 0.0) - max(trials, drivers or 0) * DRIVER_CPUS
         held = math.floor(max(0.0, free) / cores + _ROUNDING)
         if train.gpus_per_worker:
             held = min(held, math.floor(node.get("GPU", 0.0) / train.gpus_per_worker + _ROUNDING))

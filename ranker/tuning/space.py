@@ -1,37 +1,24 @@
-"""What a sweep varies: a YAML file of dotted config paths, each with a sampler of Ray Tune or tied to another path.
+"""What a sweep varies: entries of config paths, conditions between them, and constraints on all of them. Pure."""
 
-.. code-block:: yaml
-
-    train.learning_rate: {sampler: loguniform, lower: 1.0e-5, upper: 1.0e-3}
-    train.lora.r: {sampler: choice, categories: [4, 8, 16]}
-    train.lora.alpha: {multiple_of: train.lora.r, factor: 2}
-    train.lora.enabled: true
-"""
-
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-from ray import tune
+import numpy as np
 from ray.tune.search.sample import Domain
 
-from ranker.config import ConfigError, Experiment, known_paths
-from ranker.registry import nearest
+from ranker.config import Experiment
+from ranker.tuning.expressions import Expression
+from ranker.tuning.samplers import bounds, could_give, draw, every_value
 
-SAMPLERS: dict[str, Callable[..., Any]] = {
-    name: getattr(tune, name)
-    for name in (
-        "choice", "lograndint", "loguniform", "qlograndint", "qloguniform", "qrandint", "qrandn", "quniform",
-        "randint", "randn", "uniform",
-    )
-}  # fmt: skip
-# The rest of an experiment decides what a trial is compared on, or where it runs.
-SECTION = "train."
-# Random configurations that are checked before anything starts.
-PROBES = 20
+# Draws after which a space is given up whose constraints nothing satisfies.
+MOST_DRAWS = 2000
+# A larger grid is a mistake and no plan.
+MOST_OF_A_GRID = 10_000
+# The options of one loss mean nothing to another.
+OPTIONS_OF = {"train.loss": "train.loss_options", "train.distill.loss": "train.distill.loss_options"}
+
+Sample = dict[str, Any]
 
 
 class SpaceError(ValueError):
@@ -39,160 +26,200 @@ class SpaceError(ValueError):
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One line of a space file, or one alternative of a line.
+
+    Args:
+        name: what a sample calls it: the line's own key, and ``#1``, ``#2`` behind it where it is one of several.
+        paths: the config paths that it sets; of several the sampler gives a list of values.
+        sampler: where the value comes from; None where it is tied or fixed.
+        tied: (other path, factor): the value is that many times the other's.
+        value: where it is neither sampled nor tied.
+        when: path -> values; the entry counts only where all of them have one of theirs.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    sampler: Domain | None = None
+    tied: tuple[str, float] | None = None
+    value: Any = None
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Paths that must be known before this one."""
+        return (*self.when, *((self.tied[0],) if self.tied else ()))
+
+
+@dataclass(frozen=True)
 class Space:
     """What a sweep varies.
 
     Args:
-        sampled: dotted path -> sampler of Ray Tune. tied: dotted path -> (other path, factor).
-        fixed: dotted path -> value, the same in every trial.
-        plain: the file's own lines, for a fingerprint.
+        entries: each behind those that it needs. constraints: of which all must hold.
+        first: path -> value of the first trial. plain: the file's own lines, for a fingerprint.
     """
 
-    sampled: dict[str, Domain]
-    tied: dict[str, tuple[str, float]] = field(default_factory=dict)
-    fixed: dict[str, Any] = field(default_factory=dict)
+    entries: tuple[Entry, ...]
+    constraints: tuple[Expression, ...] = ()
+    first: Mapping[str, Any] = field(default_factory=dict)
     plain: Mapping[str, Any] = field(default_factory=dict)
 
-    def overrides(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything that a trial changes: the sample, the fixed values, and what is tied to them."""
-        chosen = {**self.fixed, **sample}
-        for path, (other, factor) in self.tied.items():
-            value = chosen[other] * factor
-            chosen[path] = int(value) if float(value).is_integer() else value
-        return chosen
+    @property
+    def sampled(self) -> list[Entry]:
+        """The entries with a sampler."""
+        return [entry for entry in self.entries if entry.sampler is not None]
 
-    def check(self, config: Experiment) -> None:
-        """Try some random samples on an experiment, so that a sweep does not start with one that cannot be.
+    @property
+    def paths(self) -> set[str]:
+        """Every path that some trial changes."""
+        return {path for entry in self.entries for path in entry.paths}
+
+    def walk(self, config: Experiment, choose: Callable[[Entry], Any]) -> dict[str, Any]:
+        """Path -> value of a trial, asking ``choose`` for each sampled entry that counts, always in one order."""
+        found: dict[str, Any] = {}
+        for entry in self.entries:
+            # The first alternative whose condition holds is the one that counts.
+            if any(path in found for path in entry.paths) or not _counts(entry, found, config):
+                continue
+            found.update(zip(entry.paths, _values(entry, found, config, choose), strict=True))
+        return {**_forgotten_options(found, config), **found}
+
+    def overrides(self, sample: Mapping[str, Any], config: Experiment) -> dict[str, Any]:
+        """Everything that a trial changes: the sample (name of an entry -> value), what is fixed, and what is tied."""
+        return self.walk(config, lambda entry: sample[entry.name])
+
+    def allows(self, overrides: Mapping[str, Any], config: Experiment) -> bool:
+        """Whether all constraints hold.
 
         Raises:
-            SpaceError: with the mistake of the first sample that the config refuses.
+            ranker.tuning.expressions.ExpressionError: where one cannot be computed.
         """
-        for _ in range(PROBES):
-            sample = {path: domain.sample() for path, domain in self.sampled.items()}
-            overrides = self.overrides(sample)
-            try:
-                config.with_overrides(overrides)
-            except ConfigError as error:
-                raise SpaceError(f"the space holds a configuration that cannot be, {overrides}: {error}") from error
+        return all(constraint.holds(lambda path: looked_up(path, overrides, config)) for constraint in self.constraints)
 
+    def draw(self, config: Experiment, rng: np.random.Generator) -> Sample:
+        """A random sample that the constraints allow.
 
-def load_space(path: str | Path) -> Space:
-    """Read a space file.
+        Raises:
+            SpaceError: where none was found in MOST_DRAWS.
+        """
+        for _ in range(MOST_DRAWS):
+            sample: Sample = {}
+            found = self.walk(config, lambda entry: sample.setdefault(entry.name, draw(_sampler(entry), rng)))  # noqa: B023
+            if self.allows(found, config):
+                return sample
+        raise SpaceError(f"none of {MOST_DRAWS} draws satisfies the constraints {[c.text for c in self.constraints]}")
 
-    Raises:
-        FileNotFoundError: where there is no such file.
-        SpaceError: all mistakes at once: unknown paths and samplers with the nearest names, bad arguments, bad ties.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such space file; the ones that ship are in tune_spaces/")
-    try:
-        plain = yaml.safe_load(file.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{file}: not YAML: {error}") from error
-    if not isinstance(plain, dict) or not plain:
-        raise SpaceError(f"{file}: must hold lines such as 'train.learning_rate: {{sampler: loguniform, ...}}'")
-    return parse_space(plain, str(file))
+    def first_sample(self, config: Experiment, rng: np.random.Generator) -> Sample | None:
+        """The first trial: what the file says under ``first``, else the experiment's own value where the sampler could
+        give it, else drawn. None where the constraints forbid it.
+        """
+        for _ in range(20):
+            sample: Sample = {}
 
+            def choose(entry: Entry) -> Any:
+                own = [self.first.get(path, looked_up(path, {}, config)) for path in entry.paths]
+                value: Any = own if len(own) > 1 else own[0]
+                fits = could_give(_sampler(entry), value)
+                return sample.setdefault(entry.name, value if fits else draw(_sampler(entry), rng))  # noqa: B023
 
-def parse_space(plain: Mapping[str, Any], where: str = "space") -> Space:
-    """The space of a plain mapping, checked as :func:`load_space` does."""
-    space, problems = Space({}, plain=plain), list[str]()
-    for path, value in plain.items():
-        problem = _check_path(str(path)) or _add(space, str(path), value)
-        if problem:
-            problems.append(f"{path}: {problem}")
-    for path, (other, _) in space.tied.items():
-        if other not in space.sampled and other not in space.fixed and other not in plain:
-            known = sorted({*space.sampled, *space.fixed})
-            problems.append(f"{path}: multiple_of {other!r} is not a path of this file; {nearest(other, known)}")
-        elif other in space.tied:
-            problems.append(f"{path}: multiple_of {other!r} is itself tied; name {space.tied[other][0]!r}")
-    if not space.sampled and not problems:
-        problems.append("nothing is sampled, so that all trials would be one; give a path a sampler")
-    if problems:
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        raise SpaceError("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)]))
-    return space
-
-
-def _check_path(path: str) -> str | None:
-    tunable = [known for known in known_paths() if known.startswith(SECTION)]
-    # The options of a loss are an open mapping: their names are the loss's own, checked when a trial starts.
-    if path in tunable or path.startswith("train.loss_options."):
+            if self.allows(self.walk(config, choose), config):
+                return sample
         return None
-    if path in known_paths():
-        return f"only {SECTION}* may vary: trials are compared on the same data, with the same measure"
-    return f"unknown; {nearest(path, tunable)}"
+
+    def grid(self, config: Experiment) -> list[Sample]:
+        """Every sample that the conditions and constraints allow, the first sampler turning slowest.
+
+        Raises:
+            SpaceError: on a sampler of infinitely many values, or more samples than MOST_OF_A_GRID.
+        """
+        endless = [entry.name for entry in self.sampled if every_value(_sampler(entry)) is None]
+        if endless:
+            raise SpaceError(
+                f"search 'grid' needs samplers of few values, such as choice; not so: {', '.join(endless)}"
+            )
+        samples = []
+        for sample in _counted(lambda choose: self.walk(config, choose)):
+            if self.allows(self.overrides(sample, config), config):
+                samples.append(sample)
+            if len(samples) > MOST_OF_A_GRID:
+                raise SpaceError(f"the grid has more than {MOST_OF_A_GRID} trials; give it fewer values")
+        if not samples:
+            raise SpaceError(f"the constraints leave nothing of the grid: {[c.text for c in self.constraints]}")
+        return samples
+
+    def largest(self, path: str, default: Any) -> Any:
+        """The largest number that a trial may give to a path, the experiment's own ``default`` among them."""
+        found = [default]
+        for entry in self.entries:
+            if path in entry.paths:
+                found += _possible(entry, entry.paths.index(path))
+        return max(found, key=lambda value: max(value) if isinstance(value, tuple | list) else value)
 
 
-def _add(space: Space, path: str, value: Any) -> str | None:
-    """File one line; a sentence when it cannot be."""
-    if not isinstance(value, dict):
-        space.fixed[path] = value
-        return None
-    if "sampler" in value:
-        return _add_sampler(space, path, value)
-    if "multiple_of" in value:
-        return _add_tie(space, path, value)
-    if path == "train.loss_options":
-        space.fixed[path] = value
-        return None
-    return f"{value} names neither a sampler nor multiple_of; samplers: {', '.join(SAMPLERS)}"
+def looked_up(path: str, found: Mapping[str, Any], config: Experiment) -> Any:
+    """The value that a path has in a trial: a changed one, else the experiment's own, else None."""
+    if path in found:
+        return found[path]
+    value: Any = config
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    return value
 
 
-def _add_sampler(space: Space, path: str, value: Mapping[str, Any]) -> str | None:
-    name, arguments = value["sampler"], {key: _number(entry) for key, entry in value.items() if key != "sampler"}
-    if name not in SAMPLERS:
-        return f"unknown sampler {name!r}; {nearest(str(name), list(SAMPLERS))}"
-    if wrong := _wrong_arguments(name, arguments):
-        return wrong
-    try:
-        domain = SAMPLERS[name](**arguments)
-        domain.sample()
-    except (TypeError, ValueError, ArithmeticError) as error:
-        return f"{name}({_spell(arguments)}): {error}"
-    space.sampled[path] = domain
-    return None
+def _counts(entry: Entry, found: Mapping[str, Any], config: Experiment) -> bool:
+    return all(looked_up(path, found, config) in allowed for path, allowed in entry.when.items())
 
 
-def _number(value: Any) -> Any:
-    """``1e-5`` is text in YAML 1.1, which wants ``1.0e-5``; everybody writes it all the same."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+def _values(entry: Entry, found: Mapping[str, Any], config: Experiment, choose: Callable[[Entry], Any]) -> list[Any]:
+    if entry.tied is not None:
+        other, factor = entry.tied
+        value = looked_up(other, found, config) * factor
+        return [int(value) if float(value).is_integer() else value]
+    if entry.sampler is None:
+        return [entry.value]
+    value = choose(entry)
+    return list(value) if len(entry.paths) > 1 else [value]
 
 
-def _wrong_arguments(name: str, arguments: Mapping[str, Any]) -> str | None:
-    """Ray accepts ``lower`` above ``upper`` and bounds that are text; the trials would fail."""
-    parameters = inspect.signature(SAMPLERS[name]).parameters
-    unknown = [key for key in arguments if key not in parameters]
-    missing = [
-        key for key, entry in parameters.items() if entry.default is inspect.Parameter.empty and key not in arguments
-    ]
-    if unknown or missing:
-        lack = f"lacks {missing}" if missing else f"does not take {unknown}"
-        return f"{name} {lack}; it takes {', '.join(parameters)}"
-    if name == "choice":
-        categories = arguments["categories"]
-        return None if isinstance(categories, list) and categories else f"categories {categories!r} must be a list"
-    texts = [f"{key} {entry!r}" for key, entry in arguments.items() if not isinstance(entry, int | float)]
-    if texts:
-        return f"{' and '.join(texts)} must be a number"
-    if "lower" in arguments and arguments["lower"] >= arguments["upper"]:
-        return f"lower {arguments['lower']} must be below upper {arguments['upper']}"
-    return None
+def _forgotten_options(found: Mapping[str, Any], config: Experiment) -> dict[str, Any]:
+    """The experiment's own options of a loss go where a trial takes another loss."""
+    return {
+        options: {}
+        for loss, options in OPTIONS_OF.items()
+        if loss in found and found[loss] != looked_up(loss, {}, config) and looked_up(options, {}, config)
+    }
 
 
-def _add_tie(space: Space, path: str, value: Mapping[str, Any]) -> str | None:
-    unknown = sorted(value.keys() - {"multiple_of", "factor"})
-    factor = value.get("factor", 1)
-    if unknown or not isinstance(factor, int | float) or isinstance(factor, bool):
-        return f"write {{multiple_of: PATH, factor: NUMBER}}, not {dict(value)}"
-    space.tied[path] = (str(value["multiple_of"]), factor)
-    return None
+def _sampler(entry: Entry) -> Domain:
+    if entry.sampler is None:
+        raise AssertionError(entry)
+    return entry.sampler
 
 
-def _spell(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={entry!r}" for key, entry in arguments.items())
+def _possible(entry: Entry, place: int) -> list[Any]:
+    if entry.sampler is None:
+        return [] if entry.tied else [entry.value]
+    values = every_value(entry.sampler) or [bounds(entry.sampler)[1]]
+    return [value[place] for value in values] if len(entry.paths) > 1 else values
+
+
+def _counted(walk: Callable[[Callable[[Entry], Any]], Any]) -> Iterator[Sample]:
+    """Each way through the entries once, like the digits of a counter whose number of digits may change."""
+    turns: list[list[int]] = []  # (place, number of values) of each entry that counted
+    while True:
+        sample: Sample = {}
+
+        def choose(entry: Entry) -> Any:
+            values = every_value(_sampler(entry)) or []
+            if len(sample) == len(turns):  # noqa: B023
+                turns.append([0, len(values)])
+            return sample.setdefault(entry.name, values[turns[len(sample)][0]])  # noqa: B023
+
+        walk(choose)
+        yield sample
+        while turns and turns[-1][0] + 1 == turns[-1][1]:
+            turns.pop()
+        if not turns:
+            return
+        turns[-1][0] += 1

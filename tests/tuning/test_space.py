@@ -1,40 +1,152 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ranker.config import Experiment
+from ranker.training.losses import loss_options
 from ranker.tuning import SpaceError, load_space
-from ranker.tuning.space import SAMPLERS, parse_space
+from ranker.tuning.samplers import SAMPLERS, could_give, draw, every_value, make_sampler
+from ranker.tuning.space_check import check_space
+from ranker.tuning.space_file import parse_space
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_spaces").glob("*.yaml"))
+LOSSES = {
+    "train.loss": {"sampler": "choice", "categories": ["lce", "bce", "margin"]},
+    "train.loss_options.pos_weight": {"sampler": "choice", "categories": [1, 7], "when": {"train.loss": "bce"}},
+    "train.loss_options.margin": {
+        "sampler": "uniform", "lower": 0.5, "upper": 2, "when": {"train.loss": ["margin", "triplet"]},
+    },
+}  # fmt: skip
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_space_fits_the_default_experiment(path) -> None:
-    space = load_space(path)
-    space.check(Experiment())
+    space, config = load_space(path), Experiment()
+    check_space(space, config)
     assert space.sampled
+    for number in range(50):
+        sample = space.draw(config, np.random.default_rng(number)) if number else space.first_sample(config, rng())
+        train = config.with_overrides(space.overrides(sample, config)).train
+        assert set(train.loss_options) <= set(loss_options(train.loss)), "a loss has its own parameters and no others"
 
 
-def test_three_spaces_ship() -> None:
-    assert [path.stem for path in SHIPPED] == ["lora", "loss", "optimizer"]
+def test_the_spaces_that_ship() -> None:
+    assert [path.stem for path in SHIPPED] == ["lora", "loss", "mining", "optimizer"]
 
 
 def test_a_space_samples_fixes_and_ties(tmp_path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text(
         "train.learning_rate: {sampler: loguniform, lower: 1e-5, upper: 1e-3}\n"
+        "train.lora.alpha: {multiple_of: train.lora.r, factor: 2}\n"  # before what it is tied to
         "train.lora.r: {sampler: choice, categories: [4, 8]}\n"
-        "train.lora.alpha: {multiple_of: train.lora.r, factor: 2}\n"
         "train.lora.enabled: true\n"
     )
-    space = load_space(file)
-    assert all(1e-5 <= space.sampled["train.learning_rate"].sample() <= 1e-3 for _ in range(50))
-    assert space.overrides({"train.lora.r": 4, "train.learning_rate": 1e-4}) == {
+    space, config = load_space(file), Experiment()
+    overrides = space.overrides({"train.lora.r": 4, "train.learning_rate": 1e-4}, config)
+    assert overrides == {
         "train.lora.enabled": True, "train.lora.r": 4, "train.learning_rate": 1e-4, "train.lora.alpha": 8,
     }  # fmt: skip
-    changed = Experiment().with_overrides(space.overrides({"train.lora.r": 4})).train.lora
+    changed = config.with_overrides(overrides).train.lora
     assert (changed.enabled, changed.r, changed.alpha) == (True, 4, 8)
+
+
+def test_parameters_of_a_loss_count_only_for_that_loss() -> None:
+    space, config = parse_space(LOSSES), Experiment()
+    seen = [space.overrides(space.draw(config, np.random.default_rng(n)), config) for n in range(40)]
+    for overrides in seen:
+        options = {path.rpartition(".")[2] for path in overrides if path.startswith("train.loss_options.")}
+        assert options == {"lce": set(), "bce": {"pos_weight"}, "margin": {"margin"}}[overrides["train.loss"]]
+    assert {overrides["train.loss"] for overrides in seen} == {"lce", "bce", "margin"}
+
+
+def test_the_experiments_own_options_go_where_another_loss_comes() -> None:
+    space = parse_space({"train.loss": {"sampler": "choice", "categories": ["lce", "bce"]}})
+    config = Experiment().with_overrides({"train.loss": "bce", "train.loss_options": {"pos_weight": 5}})
+    assert space.overrides({"train.loss": "lce"}, config) == {"train.loss_options": {}, "train.loss": "lce"}
+    assert space.overrides({"train.loss": "bce"}, config) == {"train.loss": "bce"}, "and stay where it is the same"
+
+
+def test_a_condition_may_read_the_experiment() -> None:
+    space = parse_space({
+        "train.lora.r": {"sampler": "choice", "categories": [4, 8], "when": {"train.lora.enabled": True}},
+        "train.batch_size": {"sampler": "choice", "categories": [8]},
+    })  # fmt: skip
+    assert "train.lora.r" not in space.draw(Experiment(), rng())
+    assert "train.lora.r" in space.draw(Experiment().with_overrides({"train.lora.enabled": True}), rng())
+
+
+def test_alternatives_of_one_path() -> None:
+    space = parse_space({
+        "train.lora.enabled": {"sampler": "choice", "categories": [True, False]},
+        "train.learning_rate": [
+            {"sampler": "loguniform", "lower": 1e-3, "upper": 1e-2, "when": {"train.lora.enabled": True}},
+            {"sampler": "loguniform", "lower": 1e-6, "upper": 1e-5},
+        ],
+    })  # fmt: skip
+    for number in range(20):
+        found = space.overrides(space.draw(Experiment(), np.random.default_rng(number)), Experiment())
+        assert (found["train.learning_rate"] >= 1e-3) is found["train.lora.enabled"]
+
+
+def test_joint_entries_take_their_values_together() -> None:
+    space = parse_space({
+        "train.schedule, train.warmup_ratio": {"sampler": "choice", "categories": [["linear", 0.1], ["constant", 0.0]]}
+    })  # fmt: skip
+    grid = [space.overrides(sample, Experiment()) for sample in space.grid(Experiment())]
+    assert grid == [
+        {"train.schedule": "linear", "train.warmup_ratio": 0.1},
+        {"train.schedule": "constant", "train.warmup_ratio": 0.0},
+    ]
+
+
+def test_constraints_hold_in_every_draw_and_in_the_grid() -> None:
+    plain = {
+        "train.batch_size": {"sampler": "choice", "categories": [8, 16, 32]},
+        "train.group_size": {"sampler": "choice", "categories": [4, 8]},
+        "constraints": ["train.batch_size * train.group_size <= 128"],
+    }
+    space, config = parse_space(plain), Experiment()
+    pairs = {(s["train.batch_size"], s["train.group_size"]) for s in space.grid(config)}
+    assert pairs == {(8, 4), (8, 8), (16, 4), (16, 8), (32, 4)}
+    drawn = [space.draw(config, np.random.default_rng(n)) for n in range(60)]
+    assert {(s["train.batch_size"], s["train.group_size"]) for s in drawn} == pairs
+    nothing = parse_space(plain | {"constraints": ["train.batch_size > 1000"]})
+    with pytest.raises(SpaceError, match="satisfies the constraints"):
+        nothing.draw(config, rng())
+    with pytest.raises(SpaceError, match="leave nothing of the grid"):
+        nothing.grid(config)
+
+
+def test_the_grid_goes_through_conditions() -> None:
+    plain = LOSSES | {"train.loss_options.margin": {"value": 1.5, "when": {"train.loss": "margin"}}}
+    grid = [parse_space(plain).overrides(s, Experiment()) for s in parse_space(plain).grid(Experiment())]
+    assert [tuple(overrides.values()) for overrides in grid] == [("lce",), ("bce", 1), ("bce", 7), ("margin", 1.5)]
+    with pytest.raises(SpaceError, match=r"few values.*train\.loss_options\.margin"):
+        parse_space(LOSSES).grid(Experiment())
+
+
+def test_the_first_trial_is_the_experiment_itself_where_it_can_be() -> None:
+    space = parse_space({
+        "train.learning_rate": {"sampler": "loguniform", "lower": 1e-5, "upper": 1e-3},
+        "train.batch_size": {"sampler": "choice", "categories": [8, 16]},
+        "train.lora.r": {"sampler": "choice", "categories": [4, 32]},
+        "first": {"train.lora.r": 32},
+    })  # fmt: skip
+    assert space.first_sample(Experiment(), rng()) == {
+        "train.learning_rate": 5e-5, "train.batch_size": 16, "train.lora.r": 32,
+    }  # fmt: skip
+
+
+def test_the_largest_that_a_trial_may_ask_for() -> None:
+    space = parse_space({"train.num_workers": {"sampler": "choice", "categories": [1, 4]}})
+    assert space.largest("train.num_workers", 2) == 4
+    assert space.largest("train.cpus_per_worker", 1.0) == 1.0
 
 
 def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
@@ -48,22 +160,35 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
             "train.dropout": {"sampler": "choice", "categories": 3},
             "train.max_grad_norm": {"sampler": "uniform", "lower": "small", "upper": 1},
             "evaluate.depth": 30,
+            "train.groups": "other.parquet",
             "train.schedule": {"lower": 1},
+            "train.loss, train.epochs": {"sampler": "choice", "categories": [["lce"]]},
+            "train.batch_size": {"sampler": "choice", "categories": [8], "when": {"train.lose": "bce"}},
+            "constraints": ["train.batch_siz > 3", "__import__('os')", "train.loss in [lce]"],
+            "first": {"train.batch_size": 9, "train.seed": 1},
         })  # fmt: skip
     text = str(error.value)
-    assert text.startswith("space: 9 mistakes")
     for part in (
         "train.learning_rat: unknown; did you mean 'train.learning_rate'",
         "unknown sampler 'choise'; did you mean 'choice'?",
         "uniform lacks ['upper']; it takes lower, upper",
         "lower 0.5 must be below upper 0.1",
-        "multiple_of 'train.lora.rank' is not a path of this file",
+        "multiple_of 'train.lora.rank' is unknown",
         "categories 3 must be a list",
         "lower 'small' must be a number",
-        "evaluate.depth: only train.* may vary",
-        "train.schedule: {'lower': 1} names neither a sampler nor multiple_of",
+        "evaluate.depth: only train.*, mine.* and seed may vary",
+        "train.groups: may not vary: trials learn from the same groups",
+        "train.schedule: {'lower': 1} names neither a sampler nor multiple_of nor value",
+        "2 paths need {sampler: choice, categories: [[VALUE, VALUE], ...]}",
+        "train.batch_size: when 'train.lose' is unknown",
+        "'train.batch_siz' is unknown",
+        "is not allowed; a constraint holds paths",
+        "'lce' is unknown (texts stand in quotes)",
+        "first: train.batch_size: the sampler never gives 9",
+        "first: 'train.seed' is not sampled in this file",
     ):
-        assert part in text
+        assert part in text, part
+    assert text.startswith(f"space: {text.count(chr(10))} mistakes")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +197,12 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
         ({"train.epochs": 1.0}, "nothing is sampled"),
         ({"train.loss": {"sampler": "choice", "categories": ["lce"], "q": 2}}, r"does not take \['q'\]"),
         ({"train.learning_rate": {"sampler": "loguniform", "lower": 0, "upper": 1}}, "loguniform"),
+        ({"train.learning_rate": {"sampler": "uniform", "lower": 0, "upper": float("inf")}}, "must be a number"),
         ({"train.lora.r": {"sampler": "choice", "categories": [4]}, "train.lora.alpha":
           {"multiple_of": "train.lora.r", "factor": "two"}}, "factor: NUMBER"),
+        ({"train.lora.r": {"multiple_of": "train.lora.alpha"}, "train.lora.alpha": {"multiple_of": "train.lora.r"}},
+         "needs it in turn"),
+        ({"train.loss": {"sampler": "choice", "categories": ["lce"]}, "constraints": "x < 1"}, "must be a list"),
     ],
 )  # fmt: skip
 def test_a_space_that_cannot_be_is_refused(plain, says) -> None:
@@ -81,10 +210,38 @@ def test_a_space_that_cannot_be_is_refused(plain, says) -> None:
         parse_space(plain)
 
 
-def test_a_configuration_that_cannot_be_is_found_before_a_trial_meets_it() -> None:
-    space = parse_space({"train.batch_size": {"sampler": "choice", "categories": [1]}})
-    with pytest.raises(SpaceError, match="batch_size 1 must be at least"):
-        space.check(Experiment())
+def test_every_sampler_that_does_not_fit_its_field_is_told_before_anything_starts() -> None:
+    space = parse_space({
+        "train.lora.r": {"sampler": "uniform", "lower": 4, "upper": 16},
+        "train.schedule": {"sampler": "choice", "categories": ["linear", "steps"]},
+        "train.dropout": {"sampler": "uniform", "lower": 0, "upper": 2},
+        "mine.num_negatives": 0,
+    })  # fmt: skip
+    with pytest.raises(SpaceError) as error:
+        check_space(space, Experiment())
+    text = str(error.value)
+    for part in ("4 mistakes", "train.lora.r: train.lora.r:", "'steps'", "train.dropout", "mine.num_negatives"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("plain", "changes", "says"),
+    [
+        ({"train.batch_size": {"sampler": "choice", "categories": [1, 16]}}, {}, "batch_size 1 must be at least"),
+        ({"train.loss": {"sampler": "choice", "categories": ["lce", "bcee"]}}, {}, "did you mean 'bce'"),
+        ({"train.loss": {"sampler": "choice", "categories": ["lce", "bce"]}, "train.loss_options.pos_weight": 3}, {},
+         "'lce' has no option 'pos_weight'.*when"),
+        ({"train.dropout": {"sampler": "choice", "categories": [None]}, "constraints": ["train.dropout < 0.5"]}, {},
+         "cannot be computed with train.dropout = None"),
+        ({"train.learning_rate": {"sampler": "randn"}}, {}, "needs bounds"),
+        ({"train.dropout": {"sampler": "uniform", "lower": 0, "upper": 0.1}}, {"tune.search": "grid"}, "few values"),
+        ({"train.batch_size": {"sampler": "choice", "categories": [8, 16]}}, {"tune.scheduler": "asha"},
+         "train.evaluate_every is"),
+    ],
+)  # fmt: skip
+def test_trials_that_cannot_be_are_found_before_one_starts(plain, changes, says) -> None:
+    with pytest.raises(SpaceError, match=says):
+        check_space(parse_space(plain), Experiment().with_overrides(changes))
 
 
 def test_files_that_are_no_space(tmp_path) -> None:
@@ -97,9 +254,18 @@ def test_files_that_are_no_space(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_is_rays(name) -> None:
+def test_every_sampler_is_rays_and_seeded(name) -> None:
     arguments = {
-        "choice": {"categories": [1, 2]}, "randn": {}, "qrandn": {"mean": 0, "sd": 1, "q": 0.1},
+        "choice": {"categories": [1, [2]]}, "randn": {}, "qrandn": {"mean": 0, "sd": 1, "q": 0.1},
     }.get(name, {"lower": 2, "upper": 64} | ({"q": 2} if name.startswith("q") else {}))  # fmt: skip
-    space = parse_space({"train.batch_size": {"sampler": name, **arguments}})
-    assert space.sampled["train.batch_size"].sample() is not None
+    sampler = make_sampler({"sampler": name, **arguments})
+    values = [draw(sampler, np.random.default_rng(number)) for number in range(30)]
+    assert values == [draw(sampler, np.random.default_rng(number)) for number in range(30)]
+    assert all(could_give(sampler, value) for value in values)
+    known = every_value(sampler)
+    if "int" in name or name in ("choice", "quniform", "qloguniform"):
+        assert all(value in known for value in values)
+    else:
+        assert known is None
+    if name == "randint":
+        assert (known[0], known[-1]) == (2, 63)  # as Ray says, the upper end is left out

@@ -4,12 +4,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from ranker.config import Experiment, load_experiment
 from ranker.manifest import StageError, read_manifest
 from ranker.schemas import GROUPS, QRELS
 from ranker.tuning import SpaceError
-from ranker.tuning.sweep import absolute, sweep
+from ranker.tuning.plan import ResourceError
+from ranker.tuning.recipe import absolute
+from ranker.tuning.records import Ended, Point, write_ended
+from ranker.tuning.sweep import sweep
 
 
 def groups_of(pets) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -55,6 +59,7 @@ def experiment(pets, tiny_backbone, tmp_path) -> Experiment:
         "train.groups": str(mined / "groups.parquet"),
         "train.num_workers": 1, "train.batch_size": 2, "train.max_length": 32, "train.group_size": 3,
         "train.precision": "fp32", "tune.space": str(space), "tune.num_trials": 3, "tune.max_concurrent": 1,
+        "tune.num_seeds": 0,
     })  # fmt: skip
 
 
@@ -74,6 +79,12 @@ def test_a_sweep_needs_a_space_a_known_metric_and_dev_queries(experiment, tmp_pa
         sweep(experiment)
 
 
+def test_filters_of_mining_need_a_stage_mine(experiment, tmp_path) -> None:
+    (tmp_path / "space.yaml").write_text("mine.num_negatives: {sampler: choice, categories: [1, 2]}")
+    with pytest.raises(SpaceError, match=r"mine\.\* varies, but train\.groups"):
+        sweep(experiment)
+
+
 def test_a_trial_sees_absolute_folders(monkeypatch, tmp_path, tiny_backbone) -> None:
     monkeypatch.chdir(tmp_path)
     config = absolute(Experiment().with_overrides({"output_dir": "runs/x", "train.model": tiny_backbone}))
@@ -84,25 +95,30 @@ def test_a_trial_sees_absolute_folders(monkeypatch, tmp_path, tiny_backbone) -> 
 @pytest.fixture
 def quick_fit(monkeypatch):
     """A stand-in for training that a Tune worker runs in its own process: a score from the learning rate."""
-    import ranker.tuning.sweep as room
+    import ranker.tuning.runner as room
 
-    def run_trial(base, overrides, folder):
+    def run_trial(bench, overrides, folder):
         rate, loss = overrides["train.learning_rate"], overrides["train.loss"]
-        (folder / "model").mkdir(parents=True)
+        (folder / "model").mkdir(parents=True, exist_ok=True)
         (folder / "model" / "config.json").write_text(str(rate))
         if loss == "bce":
             (folder / "error.txt").write_text("ValueError: this loss explodes")
-            raise ValueError("this loss explodes")
-        return {"ndcg@10": rate, "map": 0.5, "seconds": 1.0}
+            return None
+        write_ended(folder / "outcome.json", Ended(rate, {"ndcg@10": rate}, (Point(1.0, rate),), 1.0, 0.5))
+        return {"value": rate, "rounds": bench.rounds}
 
     monkeypatch.setattr(room, "run_trial", run_trial)
 
 
-@pytest.mark.parametrize("search", ["random", "optuna"])
+@pytest.mark.parametrize("search", ["random", "optuna", "grid"])
 def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
-    experiment, quick_fit, ray_cluster, search, monkeypatch, caplog
+    experiment, quick_fit, ray_cluster, search, monkeypatch, caplog, tmp_path
 ) -> None:
-    config = experiment.with_overrides({"tune.search": search, "tune.num_trials": 5, "tune.max_concurrent": None})
+    if search == "grid":
+        lines = {"train.learning_rate": [1e-4, 1e-3, 1e-2], "train.loss": ["lce", "bce"]}
+        plain = {path: {"sampler": "choice", "categories": values} for path, values in lines.items()}
+        (tmp_path / "space.yaml").write_text(yaml.safe_dump(plain))
+    config = experiment.with_overrides({"tune.search": search, "tune.num_trials": 6, "tune.max_concurrent": None})
     with monkeypatch.context() as patch:
         patch.setattr("ranker.tuning.sweep._leave", None)  # stopped after the trials, before anything was published
         with pytest.raises(TypeError):
@@ -111,15 +127,31 @@ def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
     done = sweep(config)
     assert "continuing the sweep that stopped" in caplog.text
     rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
-    assert len(rows) == 5 == done.outcome["num_trials"]
+    assert len(rows) == 6 == done.outcome["num_trials"]
     failed = [row for row in rows if row["status"] == "failed"]
     assert done.outcome["num_failed"] == len(failed) == sum(row["train.loss"] == "bce" for row in rows)
-    assert 0 < len(failed) < 5, "the seed must draw both losses"
+    assert 0 < len(failed) < 6, "the seed must draw both losses"
     assert all(row["error"] == "ValueError: this loss explodes" for row in failed)
     best = max(row["train.learning_rate"] for row in rows if row["train.loss"] == "lce")
     assert (done.folder / "best" / "config.json").read_text() == str(best)
     assert load_experiment(done.folder / "best.yaml").train.learning_rate == best
-    assert not (done.folder / "ray").exists() and sweep(config).skipped
+    assert not any((done.folder / name).exists() for name in ("ray", "trials", "started", "slots", "models"))
+    page = (done.folder / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and "this loss explodes" in page
+    assert sweep(config).skipped
+
+
+def test_the_next_best_models_stay_when_asked_for(experiment, quick_fit, ray_cluster) -> None:
+    done = sweep(experiment.with_overrides({"tune.search": "random", "tune.num_trials": 6, "tune.keep_best": 2}))
+    rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    second = sorted((row["train.learning_rate"] for row in rows if row["status"] == "finished"), reverse=True)[1]
+    (kept,) = (done.folder / "models").glob("*/config.json")
+    assert kept.read_text() == str(second)
+
+
+def test_a_sweep_of_which_nothing_fits_is_refused_with_the_arithmetic(experiment, ray_cluster) -> None:
+    with pytest.raises(ResourceError, match="8 workers x 1 CPU"):
+        sweep(experiment.with_overrides({"train.num_workers": 8, "train.batch_size": 8}))
 
 
 @pytest.mark.slow
@@ -127,8 +159,14 @@ def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
 def test_trials_of_a_tiny_model_and_the_best_can_be_repeated(experiment, ray_cluster) -> None:
     from ranker.training.trainer import fit
 
-    done = sweep(experiment.with_overrides({"tune.num_trials": 2}))
+    done = sweep(experiment.with_overrides({"tune.num_trials": 2, "tune.num_seeds": 2}))
     assert done.outcome["num_trials"] == 2 and done.outcome["num_failed"] == 0
     again = fit(load_experiment(done.folder / "best.yaml"))
     assert again.manifest.key == read_manifest(done.folder / "best").key
     assert again.outcome["dev"] == pytest.approx(done.outcome["dev"], abs=1e-6)
+    one, other = (load_file(folder / "model.safetensors") for folder in (done.folder / "best", again.folder))
+    assert all((one[name] == other[name]).all() for name in one), "bit for bit"
+    assert [(told["who"], told["seed"]) for told in done.outcome["repeats"]] == [
+        ("default", 13), ("best", 13), ("default", 14), ("best", 14),
+    ]  # fmt: skip
+    assert set(done.outcome["gain"]) == {"dev"}, "no data lie beside the groups, so that nothing is told of test"

@@ -1,0 +1,132 @@
+"""The last word of a sweep: the best and the experiment as it stands, each with several seeds, on dev and on test.
+
+Test is touched here, once, after dev has decided.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ranker.config import Experiment
+from ranker.data.stored import stored_splits
+from ranker.manifest import MANIFEST, write_text
+from ranker.tuning.noise import Gain, compare_seeds
+from ranker.tuning.recipe import Recipe, make_model
+from ranker.tuning.records import LOG, MODEL, ended_of
+from ranker.tuning.trial import MINED, Bench
+
+log = logging.getLogger(__name__)
+
+DEFAULT, BEST = "default", "best"
+REPEATS, TEST, SPLIT, FAILED = "repeats", "test", "test", "error.txt"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One training with one seed.
+
+    Args:
+        who: DEFAULT or BEST. dev, test: the measure that decides; None where it was not measured.
+        per_query: query_id -> the measure on test. error: why there is none.
+    """
+
+    who: str
+    seed: int
+    dev: float | None = None
+    test: float | None = None
+    per_query: Mapping[str, float] | None = None
+    error: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Without the queries, as JSON keeps it."""
+        return {"who": self.who, "seed": self.seed, "dev": self.dev, "test": self.test, "error": self.error}
+
+
+def repeat(bench: Bench, best: Recipe, model: Path) -> list[Repeat]:
+    """Train what is missing and measure all; an interrupted call goes on where it was.
+
+    Args:
+        model: that of the best trial, which has the experiment's own seed.
+    """
+    base, found = bench.base, []
+    for number in range(base.tune.num_seeds):
+        seed = base.seed + number
+        for who, recipe in ((DEFAULT, Recipe(({},))), (BEST, best)):
+            folder = bench.work / REPEATS / f"{who}-{seed}"
+            given = model if (who, number) == (BEST, 0) else None
+            found.append(_repeat(bench, who, with_seed(recipe, seed), folder, given, seed))
+    return found
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe with another seed."""
+    return Recipe(tuple({**segment, "seed": seed} for segment in recipe.segments), recipe.generations)
+
+
+def _repeat(bench: Bench, who: str, recipe: Recipe, folder: Path, model: Path | None, seed: int) -> Repeat:
+    from ranker.training.trainer import fit
+
+    folder.mkdir(parents=True, exist_ok=True)
+    log.info("%s with seed %d", who, seed)
+    if model is None:
+        try:
+            make_model(bench.base, recipe, folder, fit, bench.work / MINED)
+        except Exception as error:
+            log.warning("%s with seed %d failed: %s", who, seed, error)
+            write_text(folder / FAILED, f"{type(error).__name__}: {error}")
+            return Repeat(who, seed, error=f"{type(error).__name__}: {error}")
+        model = folder / MODEL
+    chooses = looked_for_best(bench.base, recipe)
+    dev = ended_of(model / LOG, bench.metric, chooses).value
+    if not has_test(bench.base):
+        return Repeat(who, seed, dev)
+    test, per_query = _on_test(bench, model, folder / TEST)
+    return Repeat(who, seed, dev, test, per_query)
+
+
+def looked_for_best(base: Experiment, recipe: Recipe) -> bool:
+    """Whether a recipe's model has the weights of its best measurement."""
+    return base.with_overrides(recipe.overrides).train.evaluate_every is not None
+
+
+def has_test(config: Experiment) -> bool:
+    """Whether there are test queries and an index to find their candidates in."""
+    whole = all((config.folder(stage) / MANIFEST).is_file() for stage in ("data", "index"))
+    return whole and SPLIT in stored_splits(config.folder("data"))
+
+
+def _on_test(bench: Bench, model: Path, folder: Path) -> tuple[float, dict[str, float]]:
+    from ranker.evaluation.evaluate import evaluate
+
+    places: dict[str, Any] = {"evaluate.model": str(model), "evaluate.output_dir": str(folder), "evaluate.bm25": False}
+    done = evaluate(bench.base.with_overrides({**places, "evaluate.measures": [bench.metric]}))
+    means = json.loads((done.folder / "metrics.json").read_text("utf-8"))["means"]
+    table = pq.read_table(done.folder / "per_query.parquet")
+    mine = table.filter(pc.equal(table["system"], "reranked"))
+    values = dict(zip(mine["query_id"].to_pylist(), mine["value"].to_pylist(), strict=True))
+    return float(means["reranked"][bench.metric]), values
+
+
+def gains(repeats: list[Repeat]) -> dict[str, Gain]:
+    """``dev`` and ``test``: the best against the default; a recipe that failed with a seed has a value less."""
+    found = {}
+    for where in ("dev", "test"):
+        values = {
+            who: [value for told in repeats if told.who == who and (value := getattr(told, where)) is not None]
+            for who in (DEFAULT, BEST)
+        }
+        if values[DEFAULT] and values[BEST]:
+            found[where] = compare_seeds(values[DEFAULT], values[BEST])
+    return found
+
+
+def clear(work: Path) -> None:
+    """Delete the models of the repeats; what was measured of them is told already."""
+    shutil.rmtree(work / REPEATS, ignore_errors=True)

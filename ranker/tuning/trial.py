@@ -1,0 +1,182 @@
+"""What runs in the process of a trial: mine where its settings ask for it, train through the door, measure, report."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+from ray.train import Checkpoint
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from ranker.config import Experiment
+from ranker.manifest import write_text
+from ranker.tuning.latency import measure_latency
+from ranker.tuning.recipe import groups_folder, mines, trial_config
+from ranker.tuning.records import (
+    FAILED,
+    LOG,
+    MODEL,
+    OUTCOME,
+    PARTIAL,
+    Ended,
+    ended_of,
+    measured,
+    read_ended,
+    write_ended,
+)
+
+MINED, SLOTS = "mined", "slots"
+# What a scheduler reads of a report: the best value so far, and how far the run has come in units of `tune.grace`.
+VALUE, TIME, LATENCY = "value", "rounds", "latency_ms"
+# A run reports its last step a little early, so that no scheduler ends it before its model is written.
+ALMOST = 0.99
+SECONDS_BETWEEN_TRIES = 0.5
+# Losses of a process or a node: these pass, and Tune starts the trial again.
+PASSING = (
+    ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError,
+    ray.exceptions.RaySystemError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of a sweep share.
+
+    Args:
+        base: the experiment with absolute folders. work: the sweep's work folder. slots: trials that train at once.
+    """
+
+    base: Experiment
+    work: Path
+    slots: int
+
+    @property
+    def metric(self) -> str:
+        """The dev measure that decides."""
+        return self.base.tune.metric
+
+    @property
+    def rounds(self) -> float:
+        """A whole run, in units of ``tune.grace``."""
+        return 1.0 / self.base.tune.grace
+
+
+class Measurements(TuneReportCallback):
+    """Hands the dev measurements of Ray Train's reports to Tune, and no other report.
+
+    Args:
+        metric: that decides. rounds: a whole run in the scheduler's units. log: the run's own, for a restarted run.
+    """
+
+    def __init__(self, metric: str, rounds: float, log: Path) -> None:
+        super().__init__()
+        self._metric, self._rounds = metric, rounds
+        self._best = max((point.value for point, _ in measured(log, metric)), default=None)
+
+    def after_report(
+        self, run_context: TrainRunContext, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """Report the best value so far."""
+        told = metrics[0]
+        values = [value for name, value in told.items() if name.rpartition("/")[2] == self._metric]
+        if not told.get("measured") or not values:
+            return
+        value = sum(values) / len(values)
+        self._best = value if self._best is None else max(value, self._best)
+        share = min(ALMOST, told["step"] / max(1, told["total"]))
+        report = {VALUE: self._best, TIME: share * self._rounds, "step": told["step"], "now": value}
+        self._training_actor_item_queue.put(report)
+
+
+def run_trial(bench: Bench, overrides: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+    """Train with ``overrides`` into ``folder/model``; what the trial reports, None where it failed.
+
+    The reason of a failure is in ``error.txt``: it would be the same again, so Tune shall not try again.
+    """
+    found = read_ended(folder / OUTCOME)
+    try:
+        if found is None:
+            found = _train(bench, overrides, folder)
+            write_ended(folder / OUTCOME, found)
+    except PASSING:
+        raise
+    except Exception as error:
+        write_text(folder / FAILED, f"{type(error).__name__}: {error}")
+        return None
+    report = {VALUE: found.value, TIME: bench.rounds, "seconds": found.seconds}
+    return report if found.latency_ms is None else {**report, LATENCY: found.latency_ms}
+
+
+def _train(bench: Bench, overrides: Mapping[str, Any], folder: Path) -> Ended:
+    from ranker.training.trainer import fit
+
+    config = trial_config(bench.base, overrides, folder / MODEL, bench.work / MINED)
+    if mines(overrides):
+        mine_once(bench, config)
+    with slot(bench):
+        wait_for_folder(folder / MODEL)
+        start = time.monotonic()
+        done = fit(config, [Measurements(bench.metric, bench.rounds, folder / PARTIAL / LOG)])
+        seconds = time.monotonic() - start
+    ended = ended_of(folder / MODEL / LOG, bench.metric, config.train.evaluate_every is not None)
+    ended = replace(ended, seconds=round(seconds, 2), train_seconds=done.outcome.get("train_seconds"))
+    return with_latency(ended, config, folder / MODEL) if bench.base.tune.latency else ended
+
+
+def with_latency(ended: Ended, config: Experiment, model: Path) -> Ended:
+    """The same with the milliseconds of a query, on as many cores as a training worker has."""
+    scoring = config.evaluate.scoring.model_copy(update={"max_length": config.train.max_length})
+    threads = max(1, round(config.train.cpus_per_worker))
+    told = measure_latency(model, groups_folder(config), scoring, config.evaluate.depth, threads)
+    return replace(ended, latency_ms=round(told, 3))
+
+
+def mine_once(bench: Bench, config: Experiment) -> None:
+    """The stage `mine` of a trial, once for all trials with the same filters, and one at a time.
+
+    One at a time, since two that each hold some of the cores could wait for each other.
+    """
+    from ranker.training.mining import mine
+
+    (bench.work / MINED).mkdir(exist_ok=True)
+    with FileLock(bench.work / MINED / ".lock"):
+        # The seed decides which dev queries are kept: all trials must have the same.
+        mine(config.with_overrides({"seed": bench.base.seed}))
+
+
+@contextmanager
+def slot(bench: Bench) -> Iterator[None]:
+    """Hold one of the places in which trials train.
+
+    Tune starts all trials of a population at once, and a trial's workers are no part of what Tune reserves for it. A
+    lock of the system ends with its process, however that ends.
+    """
+    (bench.work / SLOTS).mkdir(exist_ok=True)
+    locks = [FileLock(bench.work / SLOTS / str(number)) for number in range(bench.slots)]
+    lock = _first_free(locks)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _first_free(locks: list[FileLock]) -> FileLock:
+    while True:
+        for lock in locks:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            return lock
+        time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def wait_for_folder(model: Path) -> None:
+    """Until the process before has let go of the folder: a paused trial may be back before that has ended."""
+    with FileLock(model.with_name(f".{model.name}.lock")):
+        return
