@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,12 @@ def _outcome(trials: list[Trial], best: Trial, repeats: list[Repeat]) -> dict[st
         "latency_ms": best.latency_ms,
         "repeats": [told.plain() for told in repeats],
         "gain": {
-            where: {"gain": gain.gain, "low": gain.low, "high": gain.high, "noise": gain.noise, "real": gain.real}
+            where: {name: _known(getattr(gain, name)) for name in ("gain", "low", "high", "noise", "real")}
             for where, gain in gains(repeats).items()
         },
     }
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value

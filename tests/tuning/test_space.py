@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from ranker.config import Experiment
 from ranker.training.losses import loss_options
@@ -33,6 +34,14 @@ def test_every_shipped_space_fits_the_default_experiment(path) -> None:
         sample = space.draw(config, np.random.default_rng(number)) if number else space.first_sample(config, rng())
         train = config.with_overrides(space.overrides(sample, config)).train
         assert set(train.loss_options) <= set(loss_options(train.loss)), "a loss has its own parameters and no others"
+
+
+def test_the_space_that_the_manual_shows_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
+    shown = yaml.safe_load(page.split("```yaml")[1].split("```")[0])
+    space = parse_space(shown)
+    check_space(space, Experiment())
+    assert len(space.entries) == 8 and len(space.constraints) == 1
 
 
 def test_the_spaces_that_ship() -> None:
