@@ -42,7 +42,7 @@ def search(experiment: Path, space: str, minutes: float, overrides: list[str]) -
     """One sweep with repeats and test; prints what its report says."""
     from ranker.cli.stages import run
 
-    # Half of the time for trials; the other for four more trainings of full length and six measurements on test.
+    # Half of the time for trials; the other for five more trainings of full length and six measurements on test.
     config = load_experiment(experiment).with_overrides(
         {**BUDGET, "tune.space": space, "tune.time_budget_s": 60 * minutes / 2}
     )
@@ -52,7 +52,8 @@ def search(experiment: Path, space: str, minutes: float, overrides: list[str]) -
         done = run("tune", config)
     rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
     print(
-        f"\n{len(rows)} trials in {time.monotonic() - start:.0f} s with all stages before them; {done.folder}/report.html"
+        f"\n{len(rows)} trials in {time.monotonic() - start:.0f} s with all stages before them; "
+        f"{done.folder}/report.html"
     )
     print(
         f"stopped {done.outcome['num_stopped']}, failed {done.outcome['num_failed']}, best {done.outcome['overrides']}"

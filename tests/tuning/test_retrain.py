@@ -98,7 +98,8 @@ def fitted(monkeypatch) -> list[Experiment]:
 def test_named_groups_are_joined_with_their_dev_groups(mined, tmp_path, tiny_backbone, fitted) -> None:
     sweep = leave_sweep(tmp_path / "sweep", {"train.learning_rate": 1e-3})
     config = Experiment().with_overrides({
-        "output_dir": str(tmp_path / "run"), "train.groups": str(mined / "groups.parquet"), "train.model": tiny_backbone,
+        "output_dir": str(tmp_path / "run"), "train.groups": str(mined / "groups.parquet"),
+        "train.model": tiny_backbone,
     })  # fmt: skip
     done = retrain(config, sweep)
     assert done.folder == tmp_path / "run/retrained/model" and retrain(config, sweep).skipped

@@ -113,7 +113,7 @@ def parallel_chart(trials: Sequence[Trial], best: Trial, paths: Sequence[str], m
     if not paths or not valued:
         return None
     width, height = max(WIDTH, 130.0 * (len(paths) + 1)), HEIGHT + 30
-    places = [100 + number * (width - 140) / len(paths) for number in range(len(paths) + 1)]
+    places = [130 + number * (width - 180) / len(paths) for number in range(len(paths) + 1)]
     start, end = height - 40, TOP + 14
     made = [_axis(path, x, [t.overrides.get(path) for t in trials if path in t.overrides], start, end, valued)
             for path, x in zip(paths, places, strict=False)]  # fmt: skip
