@@ -86,3 +86,25 @@ def test_model_names(tmp_path: Path, tiny_reranker: str) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelNotFoundError, match="no weights"):
         resolve(tmp_path)
+
+
+def test_a_container_s_limit_is_read_in_both_versions_and_above_the_own_group(tmp_path: Path) -> None:
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    nested = groups / "kubepods" / "pod"
+    nested.mkdir(parents=True)
+    own.write_text("0::/kubepods/pod\n")
+    assert available_cpus(groups, own) == available_cpus(tmp_path / "none", own)
+    (groups / "kubepods" / "cpu.max").write_text("100000 100000\n")
+    (nested / "cpu.max").write_text("max 100000\n")
+    assert available_cpus(groups, own) == 1
+    (groups / "kubepods" / "cpu.max").write_text("20000 100000\n")  # a fifth of a core is one thread all the same
+    assert available_cpus(groups, own) == 1
+
+    first = tmp_path / "v1"
+    (first / "cpu,cpuacct" / "docker").mkdir(parents=True)
+    own.write_text("4:cpu,cpuacct:/docker\n3:memory:/docker\n")
+    (first / "cpu,cpuacct" / "docker" / "cpu.cfs_quota_us").write_text("-1\n")
+    (first / "cpu,cpuacct" / "docker" / "cpu.cfs_period_us").write_text("100000\n")
+    assert available_cpus(first, own) == available_cpus(tmp_path / "none", own)
+    (first / "cpu,cpuacct" / "docker" / "cpu.cfs_quota_us").write_text("100000\n")
+    assert available_cpus(first, own) == 1

@@ -84,6 +84,7 @@ class Lanes:
         if self._torch_threads:
             import torch
 
+            torch.get_num_threads()  # a thread's first call takes the process's number, also after one was set
             torch.set_num_threads(self.threads)
 
 

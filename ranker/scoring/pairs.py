@@ -8,8 +8,8 @@ from ranker.scoring.template import PairTemplate, lengths_that_fit, pair_templat
 
 # A prefix of this many characters a token nearly always holds more tokens than a model reads.
 CHARACTERS_PER_TOKEN = 16
-# A text without so many words is tokenised whole up to this many characters (a second's work), and cut there.
-MOST_CHARACTERS = 1_000_000
+# A text without so many words is tokenised whole up to this many characters , and cut there.
+MOST_CHARACTERS = 200_000
 
 
 def encode_pairs(

@@ -118,9 +118,7 @@ class Scorer:
         for start in range(0, len(pairs), WINDOW):
             some = pairs[start : start + WINDOW]
             columns, owners = encode_passages(self.tokenizer, some, max_length, passages)
-            logits = self.score_encoded(columns)
-            first_of = np.flatnonzero(np.diff(owners, prepend=-1))
-            scores[start : start + len(some)] = np.maximum.reduceat(logits, first_of)
+            scores[start : start + len(some)] = best_passages(self.score_encoded(columns), owners)
         if not np.isfinite(scores).all():
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise FloatingPointError(
@@ -183,6 +181,13 @@ def load_scorer(
     )
     log.info("%s: %r", model, scorer)
     return scorer
+
+
+def best_passages(logits: Sequence[float] | np.ndarray, owners: Sequence[int]) -> np.ndarray:
+    """Each document's best logit, (documents,), of its passages' (n,); ``owners`` rises by 0 or 1 from 0."""
+    if not len(owners):
+        return np.zeros(0, dtype=np.float32)
+    return np.maximum.reduceat(np.asarray(logits, dtype=np.float32), np.flatnonzero(np.diff(owners, prepend=-1)))
 
 
 def probabilities(logits: np.ndarray | Sequence[float]) -> np.ndarray:

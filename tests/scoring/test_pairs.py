@@ -1,9 +1,13 @@
 """The tokenisation is the library's, also where a long text is cut before it is tokenised."""
 
-import pytest
-from transformers import AutoTokenizer, BertConfig, RobertaConfig
+import random
+import time
 
-from ranker.scoring.pairs import encode_pairs, longest_pair, readable, without_surrogates
+import pytest
+from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast, RobertaConfig
+
+from ranker.scoring.pairs import encode_pairs, encode_passages, longest_pair, readable, without_surrogates
+from ranker.scoring.template import pair_template
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +45,61 @@ def test_the_length_is_bounded_by_the_positions(tokenizer):
     assert longest_pair(tokenizer, BertConfig(max_position_embeddings=512)) == 64
     # RoBERTa's positions start behind its padding id: 50 rows are 48 tokens.
     assert longest_pair(tokenizer, RobertaConfig(max_position_embeddings=50, pad_token_id=1)) == 48
+
+
+def test_one_tokenisation_a_text_gives_the_ids_of_the_plain_call(tokenizer):
+    draw = random.Random(0)
+    words = ["cat", "dog", "xyzzy", "[SEP]", "猫", "é", "12", "¿"]
+    for _ in range(200):
+        query, document = (" ".join(draw.choices(words, k=draw.randrange(30))) for _ in range(2))
+        length = draw.randrange(5, 40)
+        expected = tokenizer([query], [document], truncation="longest_first", max_length=length)
+        found = encode_pairs(tokenizer, [(query, document)], length)
+        assert {name: found[name] for name in found} == {name: expected[name] for name in expected}
+
+
+def roberta_like():
+    """A tokenizer with two tokens between the texts, no type ids and its prefix space."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", "Ġcat", "Ġdog"]
+    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", cls_token="<s>", sep_token="</s>",
+        model_max_length=32, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def test_other_special_tokens_are_learned_from_the_tokenizer():
+    tokenizer = roberta_like()
+    template = pair_template(tokenizer)
+    assert template is not None and (template.prefix, template.middle, template.suffix) == ((0,), (2, 2), (2,))
+    for query, document, length in (("cat", "dog cat", 32), ("cat dog " * 9, "dog", 12), ("", "", 12)):
+        expected = tokenizer([query], [document], truncation="longest_first", max_length=length)["input_ids"]
+        assert encode_pairs(tokenizer, [(query, document)], length)["input_ids"] == expected
+    tokenizer = roberta_like()
+    tokenizer.truncation_side = "left"  # cut by the library alone
+    assert pair_template(tokenizer) is None
+    expected = tokenizer(["cat"], ["dog " * 40], truncation="longest_first", max_length=12)["input_ids"]
+    assert encode_pairs(tokenizer, [("cat", "dog " * 40)], 12)["input_ids"] == expected
+
+
+def test_a_long_document_is_read_in_passages_that_follow_each_other(tokenizer):
+    words = [f"{number}" for number in range(10, 30)]
+    encoded, owners = encode_passages(tokenizer, [("cat", " ".join(words)), ("dog", "cat")], 12, max_passages=3)
+    rows = [" ".join(tokenizer.convert_ids_to_tokens(ids)).replace(" ##", "") for ids in encoded["input_ids"]]
+    # 12 less three special tokens and the query leave 8 tokens; a number has two.
+    assert rows[0].startswith("[CLS] cat [SEP] 10 11 12 13") and rows[1].startswith("[CLS] cat [SEP] 14 15 16 17")
+    assert owners == [0, 0, 0, 1] and rows[3] == "[CLS] dog [SEP] cat [SEP]"
+    assert [len(ids) for ids in encoded["input_ids"]][:3] == [12, 12, 12]
+    cut, _ = encode_passages(tokenizer, [("cat", " ".join(words))], 12, max_passages=1)
+    assert cut["input_ids"] == encode_pairs(tokenizer, [("cat", " ".join(words))], 12)["input_ids"]
+
+
+def test_ten_megabytes_are_read_in_a_moment(tokenizer):
+    begin = time.process_time()
+    for text in ("x" * 10_000_000, "猫" * 10_000_000, "cat food " * 1_100_000, "\ud800" * 10_000_000):
+        assert len(encode_pairs(tokenizer, [("dog", text)], 32)["input_ids"][0]) <= 32
+    assert time.process_time() - begin < 10
