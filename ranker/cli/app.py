@@ -12,6 +12,7 @@ from ranker.cli import data as data_view
 from ranker.cli import doctor as doctor_view
 from ranker.cli import measuring
 from ranker.cli import models as models_view
+from ranker.cli import scoring as scoring_view
 from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
 from ranker.cli.stages import DOORS, run, run_all
@@ -87,6 +88,10 @@ def retrain(
 
 app.command()(measuring.evaluate)
 app.command()(measuring.compare)
+
+
+app.command()(scoring_view.score)
+app.command()(scoring_view.engines)
 
 
 @app.command()

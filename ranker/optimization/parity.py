@@ -3,10 +3,11 @@
 import numpy as np
 
 from ranker.config import ExportConfig
+from ranker.manifest import StageError
 from ranker.scoring.parity import Parity
 
 
-class ParityError(RuntimeError):
+class ParityError(StageError):
     """An export that does not rank as the model does; nothing was published."""
 
 

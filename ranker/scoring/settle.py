@@ -74,7 +74,7 @@ def _measured(
     ways: list[Way],
     key: str,
 ) -> Way:
-    file = _samples(files, config)
+    file = samples_of(files, config)
     samples = sample_pairs(file, config.num_samples)
     log.info("%s: measuring %d ways to score on %d pairs, once", files.name, len(ways), len(samples.pairs))
     begin = time.monotonic()
@@ -107,7 +107,7 @@ def _remembered(known: dict[str, Any], ways: list[Way]) -> Way | None:
     return way if way in ways else None
 
 
-def _samples(files: ModelFiles, config: ScoringConfig) -> Path | None:
+def samples_of(files: ModelFiles, config: ScoringConfig) -> Path | None:
     """The user's own pairs: those named, else those of the experiment that the model lies in.
 
     Raises:

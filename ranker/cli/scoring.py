@@ -1,0 +1,118 @@
+"""`ranker score` and `ranker engines`: score the user's lists, and find the fastest way to do so on this machine."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ranker.cli.errors import explain
+from ranker.cli.progress import show_progress
+from ranker.config import ConfigError, ScoringConfig, parse_overrides
+
+Model = Annotated[str, typer.Argument(help="Reranker: model folder, exported folder or hub id.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of `scoring`: precision=fp32")
+]
+# Lists that are scored together: enough to fill batches, little enough to see results early.
+LISTS = 64
+
+
+def score(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help='JSON Lines: {"query": "...", "documents": ["...", ...]}')],
+    top_k: Annotated[int | None, typer.Option(min=1, help="Results a query. Default: all.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Logits instead of their sigmoid.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Rank the documents of each line; one line of JSON for each, with index and score, best first."""
+    with show_progress(), explain():
+        from ranker.scoring.scorer import load_scorer, probabilities
+
+        lists = list(read_lists(file))
+        scorer = load_scorer(model, scoring_config(settings))
+        for start in range(0, len(lists), LISTS):
+            some = lists[start : start + LISTS]
+            logits = iter(scorer.score([(query, text) for query, texts in some for text in texts]).tolist())
+            for query, texts in some:
+                own = [next(logits) for _ in texts]
+                shown = own if raw else probabilities(own).tolist()
+                best = sorted(range(len(own)), key=lambda place: -own[place])[:top_k]
+                results = [{"index": place, "score": shown[place]} for place in best]
+                sys.stdout.write(json.dumps({"query": query, "results": results}, ensure_ascii=False) + "\n")
+
+
+def engines(
+    model: Model,
+    samples: Annotated[Path | None, typer.Option(help="Your own pairs: groups.parquet, as `mine` writes it.")] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write ONNX graphs in fp32 and int8 into the model's folder first.")
+    ] = False,
+    settings: Settings = None,
+) -> None:
+    """Measure every way to score with this model on this machine, and keep the best one for the next start."""
+    with show_progress(), explain():
+        from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
+        from ranker.scoring.pairs import longest_pair
+        from ranker.scoring.settle import decision, settled_way
+
+        config = scoring_config([*(settings or ()), *([f"samples={samples}"] if samples else [])])
+        result: dict[str, Any] = {}
+        files = find_model(model)
+        if export:
+            from ranker.optimization.beside import export_beside
+            from ranker.scoring.settle import samples_of
+
+            result["export"] = export_beside(files.model, samples_of(files, config))
+            files = find_model(model)
+        tokenizer = read_tokenizer(files)
+        max_length = longest_pair(tokenizer, read_config(files), config.max_length)
+        way = settled_way(files, tokenizer, max_length, config, again=True)
+        result |= decision(files, max_length, config) or {"chosen": str(way), "reason": "there is no other way"}
+        sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def scoring_config(assignments: list[str] | None) -> ScoringConfig:
+    """The section `scoring` with these fields.
+
+    Raises:
+        ConfigError: all unknown fields and bad values at once.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return ScoringConfig.model_validate(parse_overrides(assignments or ()))
+    except ValidationError as error:
+        problems = [f"  {'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        fields = ", ".join(ScoringConfig.model_fields)
+        raise ConfigError("\n".join(["--set", *problems, f"  the fields are {fields}"])) from None
+
+
+def read_lists(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """(query, documents) of each line.
+
+    Raises:
+        ValueError: naming every line that is not such a list.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    problems = []
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            query, documents = row["query"], row["documents"]
+        except (ValueError, KeyError, TypeError):
+            problems.append(f'{file}:{number}: not {{"query": ..., "documents": [...]}}')
+            continue
+        if not isinstance(query, str) or not isinstance(documents, list) or not all(
+            isinstance(text, str) for text in documents
+        ):  # fmt: skip
+            problems.append(f"{file}:{number}: query must be a string and documents a list of strings")
+            continue
+        yield query, documents
+    if problems:
+        raise ValueError("\n".join(problems))
