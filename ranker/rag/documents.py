@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ranker.rag.folders import read_folder
 from ranker.schemas import Collection, require
 from ranker.scoring.pairs import without_surrogates
 
@@ -47,18 +48,23 @@ class Document:
         return {**self.metadata, "title": self.title} if self.title else dict(self.metadata)
 
 
-def as_documents(documents: Collection | Iterable[str | Mapping[str, Any]], taken: Sized[str] = ()) -> list[Document]:
-    """Documents from strings, mappings (``id``, ``text``, ``title``, ``metadata``) or a Collection.
+# What can be indexed: a Collection, a folder, or strings and dicts.
+Given = Collection | str | Path | Iterable[str | Mapping[str, Any]]
+
+
+def as_documents(documents: Given, taken: Sized[str] = ()) -> list[Document]:
+    """Documents from strings, mappings (``id``, ``text``, ``title``, ``metadata``), a Collection or a folder.
 
     Args:
-        documents: strings and mappings without an id are numbered, from the first number that is free.
+        documents: strings and mappings without an id are numbered, from the first number that is free. Of a folder the
+            text and Markdown files are read, see :func:`ranker.rag.folders.read_folder`.
         taken: ids that a number must not take.
 
     Raises:
         DocumentError: naming every document that is malformed and every id that occurs twice.
     """
-    if isinstance(documents, str):
-        raise DocumentError("documents is one string; hand in a list of strings")
+    if isinstance(documents, str | Path):
+        documents = _in_folder(documents)
     if isinstance(documents, Collection):
         rows = documents.corpus.select(["doc_id", "title", "text"]).to_pylist()
         return [Document(row["doc_id"], row["text"] or "", row["title"] or "") for row in rows]
@@ -91,6 +97,19 @@ def read_documents(path: Path) -> list[Document]:
     """Read what :func:`write_documents` wrote."""
     rows = require(pq.read_table(path), STORED, str(path)).to_pylist()
     return [Document(row["doc_id"], row["text"], row["title"], json.loads(row["metadata"])) for row in rows]
+
+
+def _in_folder(name: str | Path) -> list[dict[str, Any]]:
+    # A string with a line break, or a very long one, is no path, and asking the system for it may fail.
+    if isinstance(name, str) and ("\n" in name or len(name) > 1000 or not Path(name).expanduser().is_dir()):
+        raise DocumentError(f"documents is one string ({name!r:.60}) and no folder; hand in a list of strings")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise DocumentError(f"{folder}: no such folder")
+    found, problems = read_folder(folder)
+    if problems:
+        raise _error(problems)
+    return found
 
 
 def _problem(place: int, item: Any) -> str | None:

@@ -2,43 +2,56 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ranker.config import ScoringConfig
 from ranker.rag import saved
-from ranker.rag.documents import Document, as_documents
+from ranker.rag.documents import Document, Given, as_documents
+from ranker.rag.library import Library, texts_of
+from ranker.rag.passages import Cutter
+from ranker.rag.questions import Questions
+from ranker.rag.remote import is_address
+from ranker.rag.reranker import Reranker
+from ranker.rag.variants import AsyncVariants
 from ranker.retrieval.encoder import Encoder
-from ranker.retrieval.stores import STORES, Store
-from ranker.schemas import Collection, RankedDocument
-from ranker.scoring.pairs import without_surrogates
-from ranker.scoring.scorer import Scorer, load_scorer, probabilities
+from ranker.retrieval.stores import STORES, FaissStore, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 # Documents encoded between two progress lines.
 CHUNK = 2048
+# Vectors that come with the first call of an index that has to be trained.
+TRAINING = 50_000
+SECRETS = ("api_key",)
 _AS_SAVED = "as saved"
 
 
-class RAGPipeline:
+class RAGPipeline(Questions, AsyncVariants):
     """Finds the documents that answer a question: a bi-encoder retrieves, a cross-encoder reranks.
 
     Args:
         retriever_model: bi-encoder folder, hub id or the bundled one's name.
-        reranker_model: cross-encoder folder (torch, LoRA or exported). None: only retrieve.
+        reranker_model: cross-encoder folder (torch, LoRA or exported), or the address of a service (``http://...``).
+            None: only retrieve.
         top_k_retrieval: documents that the reranker reads. top_k_rerank: documents that come back.
-        store: name in STORES. store_options: keyword arguments of the store, such as ``factory="HNSW32"``.
+        store: name in STORES. store_options: keyword arguments of the store, such as ``factory="HNSW32"`` or ``path=``.
+        hybrid: retrieve with BM25 as well, and fuse both lists by their ranks.
+        chunk_tokens: longest passage of a document, in the retriever's tokens. None: what the retriever reads; 0:
+            documents stay whole and are read as far as that. chunk_overlap: tokens that two passages share.
+        score_threshold: results with a lower score are left out. None: all come back.
+        diversity: 0 to 1: how much a result that is like a better one gives way to others (maximal marginal relevance).
         raw_scores: give the reranker's logits; otherwise their sigmoid, 0 to 1.
         max_length: longest retriever input in tokens; None: as the model says.
         scoring: engine, precision and length of the reranker; its interpolation is not used here.
         device: as torch names it. None: the first GPU, else the CPU.
+        reranker_api_key: of a served reranker. None: the environment's RANKER_API_KEY.
 
     Raises:
         UnknownNameError: an unknown store, before any model is loaded.
-        ModelNotFoundError, NotARerankerError: see ``load_scorer``.
-        ValueError: a ``top_k`` below 1.
+        StoreError: options that the store does not take, a database that is not there, a feature that it lacks.
+        ModelNotFoundError, NotARerankerError: see ``load_scorer``. RemoteRerankerError: a service that is not there.
+        ValueError: a ``top_k`` below 1, a diversity outside 0 to 1, chunks that the retriever cannot read.
     """
 
     def __init__(
@@ -50,49 +63,87 @@ class RAGPipeline:
         *,
         store: str = "faiss",
         store_options: Mapping[str, Any] | None = None,
+        hybrid: bool = False,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int = 32,
+        score_threshold: float | None = None,
+        diversity: float = 0.0,
         raw_scores: bool = False,
         max_length: int | None = 256,
         scoring: ScoringConfig | None = None,
         device: str | None = None,
+        reranker_api_key: str | None = None,
     ) -> None:
         if min(top_k_retrieval, top_k_rerank) < 1:
             raise ValueError(f"top_k_retrieval {top_k_retrieval} and top_k_rerank {top_k_rerank} must be at least 1")
+        if not 0 <= diversity <= 1:
+            raise ValueError(f"diversity {diversity} must be between 0 and 1")
         self._make_store = STORES[store]
         self.store_name, self.store_options = store, dict(store_options or {})
         self.retriever_model = str(retriever_model)
         self.reranker_model = None if reranker_model is None else str(reranker_model)
-        self.top_k_retrieval, self.top_k_rerank = top_k_retrieval, top_k_rerank
         self.raw_scores, self.max_length = raw_scores, max_length
-        self.encoder = Encoder(self.retriever_model, max_length=max_length, device=device)
-        self.scorer: Scorer | None = None
-        if self.reranker_model is not None:
-            self.scorer = load_scorer(self.reranker_model, scoring or ScoringConfig(), device)
-        self._documents: dict[str, Document] = {}
-        self._store: Store = self._empty_store()
+        self.chunking = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+        encoder = Encoder(self.retriever_model, max_length=max_length, device=device)
+        self._cutter = Cutter(encoder.tokenizer, encoder.max_length, chunk_tokens, chunk_overlap)
+        self._dimension = encoder.dimension
+        library = Library(self._empty_store())
+        if diversity and "vectors" in library.store.lacks:
+            raise StoreError(f"store {store!r} with {self.store_options}: diversity reads vectors back, and it cannot")
+        reranker = None
+        if reranker_model is not None:
+            options = {"scoring": scoring, "device": device, "api_key": reranker_api_key, "raw_scores": raw_scores}
+            reranker = Reranker(reranker_model, **options)  # type: ignore[arg-type]
+        super().__init__(
+            encoder, reranker, library, top_k_retrieval, top_k_rerank, hybrid, score_threshold, float(diversity)
+        )
+        self._written: Store | None = None  # the store that what was saved last stands on
 
     def __len__(self) -> int:
-        return len(self._documents)
+        return len(self._library.documents)
 
-    def index_documents(self, documents: Collection | Iterable[str | Mapping[str, Any]]) -> int:
+    def index_documents(self, documents: Given) -> int:
         """Index these documents instead of those that are there; the number of them.
 
         Args:
-            documents: strings, dicts with ``text`` and perhaps ``id``, ``title`` and ``metadata``, or a Collection.
+            documents: strings, dicts with ``text`` and perhaps ``id``, ``title`` and ``metadata``, a Collection, or a
+                folder of text and Markdown files.
 
         Raises:
             DocumentError: all malformed documents at once; the old index stays.
         """
         accepted = as_documents(documents)
-        store, known = self._empty_store(), dict[str, Document]()
-        self._encode_into(store, known, accepted)
-        self._store, self._documents = store, known
+        library, before = Library(self._empty_store()), self._library
+        try:
+            self._encode_into(library, accepted)
+        except BaseException:
+            library.store.drop()
+            raise
+        with self._lock:
+            self._library = library
+        if before.store is not self._written:
+            before.store.drop()
         return len(self)
 
-    def add(self, documents: Collection | Iterable[str | Mapping[str, Any]]) -> int:
-        """Index these documents as well, in the place of those with the same id; the number there are now."""
-        accepted = as_documents(documents, taken=self._documents)
-        self._encode_into(self._store, self._documents, accepted)
+    def add(self, documents: Given) -> int:
+        """Index these documents as well, in the place of those with the same id; the number there are now.
+
+        Passages that are there already are not encoded again.
+        """
+        accepted = as_documents(documents, taken=self._library.documents)
+        self._may_remove(document.doc_id for document in accepted)
+        self._encode_into(self._library, accepted)
         return len(self)
+
+    def update(self, documents: Given) -> int:
+        """Put these documents in the place of those with the same ids; the number there are.
+
+        Raises:
+            KeyError: naming the ids that are not there; nothing is changed then.
+        """
+        accepted = as_documents(documents, taken=self._library.documents)
+        self._refuse_unknown([document.doc_id for document in accepted])
+        return self.add([_given(document) for document in accepted])
 
     def delete(self, doc_ids: Iterable[str]) -> int:
         """Forget these documents; the number that remain.
@@ -100,79 +151,25 @@ class RAGPipeline:
         Raises:
             KeyError: naming the ids that are not there; nothing is forgotten then.
         """
+        if isinstance(doc_ids, str):
+            raise TypeError(f"doc_ids is the string {doc_ids!r:.60}; give a list of ids")
         gone = list(dict.fromkeys(doc_ids))
-        unknown = [doc_id for doc_id in gone if doc_id not in self._documents]
-        if unknown:
-            raise KeyError(f"{len(unknown)} ids are not in the index: {', '.join(map(repr, unknown[:5]))}")
-        self._store.remove(gone)
-        for doc_id in gone:
-            del self._documents[doc_id]
+        self._refuse_unknown(gone)
+        self._may_remove(gone)
+        with self._lock:
+            self._library.remove(gone)
         return len(self)
-
-    def retrieve(self, query: str, top_k: int | None = None) -> list[RankedDocument]:
-        """The nearest documents by cosine, best first; ``top_k`` None means ``top_k_retrieval``.
-
-        Raises:
-            ValueError: where no documents were indexed.
-        """
-        if not self._documents:
-            raise ValueError("no documents are indexed; call index_documents first")
-        if not isinstance(query, str):
-            raise TypeError(f"query is {query!r:.60}; ask with one string")
-        vector = self.encoder.encode_queries([without_surrogates(query)])
-        (ids,), (scores,) = self._store.search(vector, min(top_k or self.top_k_retrieval, len(self)))
-        found = zip(ids, scores.tolist(), strict=False)
-        return [self._ranked(doc_id, score, rank) for rank, (doc_id, score) in enumerate(found, start=1)]
-
-    def rerank(
-        self, query: str, documents: Sequence[RankedDocument | str], top_k: int | None = None
-    ) -> list[RankedDocument]:
-        """These documents as the reranker orders them; ties keep the order given.
-
-        Args:
-            query: what is asked.
-            documents: from :meth:`retrieve`, or any strings, which then are numbered.
-            top_k: how many come back. None: ``top_k_rerank``.
-
-        Raises:
-            ValueError: on a pipeline without a reranker.
-        """
-        if self.scorer is None:
-            raise ValueError("this pipeline has no reranker; construct it with reranker_model=")
-        listed = [
-            RankedDocument(str(place), document, 0.0, place + 1) if isinstance(document, str) else document
-            for place, document in enumerate(documents)
-        ]
-        ranked = self.scorer.rank(query, [self._reading(document) for document in listed], top_k or self.top_k_rerank)
-        logits = [logit for _, logit in ranked]
-        scores = logits if self.raw_scores else probabilities(logits).tolist()
-        return [
-            replace(listed[place], score=score, rank=rank)
-            for rank, ((place, _), score) in enumerate(zip(ranked, scores, strict=True), start=1)
-        ]
-
-    def retrieve_and_rerank(self, query: str) -> list[RankedDocument]:
-        """The ``top_k_rerank`` best of ``top_k_retrieval`` retrieved documents, with ranks and scores of both stages.
-
-        Without a reranker: the retriever's best.
-        """
-        if self.scorer is None:
-            return self.retrieve(query, self.top_k_rerank)
-        return self.rerank(query, self.retrieve(query))
 
     def save(self, folder: str | Path) -> Path:
         """Save index, documents and the models' names; a folder that is there keeps its old index until the end."""
         path = Path(folder).expanduser().absolute()
-        head = saved.Head(
-            self.retriever_model,
-            self.reranker_model,
-            saved.model_fingerprint(self.retriever_model),
-            self.encoder.dimension,
-            self.max_length,
-            self.store_name,
-            len(self),
-        )
-        saved.save(path, head, self._store, list(self._documents.values()))
+        with self._lock:
+            saved.save(path, self._head(), self._library)
+            store, before = self._library.store, self._written
+            self._library.sweep()
+        if before is not None and before is not store:
+            before.drop()
+        self._written = store if store.shared else None
         return path
 
     @classmethod
@@ -190,7 +187,8 @@ class RAGPipeline:
             folder: that was saved into.
             retriever_model: None: the saved one; another name is accepted for the same files only.
             reranker_model: another one than the saved; None: only retrieve.
-            **settings: further arguments of the constructor.
+            **settings: further arguments of the constructor, instead of the saved ones; of ``store_options`` what is
+                not saved, such as a key.
 
         Raises:
             SavedIndexError: where nothing whole is saved.
@@ -201,29 +199,72 @@ class RAGPipeline:
         retriever = retriever_model or head.retriever_model
         saved.check_model(head, retriever)
         reranker = head.reranker_model if reranker_model == _AS_SAVED else reranker_model
-        pipeline = cls(retriever, reranker, store=head.store, **{"max_length": head.max_length, **settings})
+        secrets = dict(settings.pop("store_options", None) or {})
+        known = {**head.settings, "max_length": head.max_length, **settings}
+        options = {**known.pop("store_options", {}), **secrets}
+        pipeline = cls(retriever, reranker, store=head.store, store_options=options, **known)
         saved.check_dimension(head, retriever, pipeline.encoder.dimension)
-        store, documents = saved.load(path, head)
-        pipeline._store = store
-        pipeline._documents = {document.doc_id: document for document in documents}
+        unsaved = pipeline._library.store
+        pipeline._library = saved.load(path, head, secrets)
+        unsaved.drop()
+        pipeline._written = pipeline._library.store if pipeline._library.store.shared else None
         return pipeline
 
+    def _head(self) -> saved.Head:
+        address = self.reranker_model if is_address(self.reranker_model) else None
+        return saved.Head(
+            self.retriever_model,
+            address or self.reranker_model,
+            saved.model_fingerprint(self.retriever_model),
+            self.encoder.dimension,
+            self.max_length,
+            self.store_name,
+            len(self),
+            len(self._library.passages),
+            {
+                **self.chunking,
+                "top_k_retrieval": self.top_k_retrieval,
+                "top_k_rerank": self.top_k_rerank,
+                "hybrid": self.hybrid,
+                "score_threshold": self.score_threshold,
+                "diversity": self.diversity,
+                "raw_scores": self.raw_scores,
+                "store_options": {name: value for name, value in self.store_options.items() if name not in SECRETS},
+            },
+        )
+
     def _empty_store(self) -> Store:
-        return self._make_store(self.encoder.dimension, **self.store_options)
+        try:
+            return self._make_store(self._dimension, **self.store_options)
+        except TypeError as error:
+            raise StoreError(f"store {self.store_name!r} does not take {self.store_options}: {error}") from error
 
-    def _encode_into(self, store: Store, known: dict[str, Document], documents: Sequence[Document]) -> None:
-        for start in range(0, len(documents), CHUNK):
-            chunk = documents[start : start + CHUNK]
-            vectors = self.encoder.encode_documents([document.reading for document in chunk])
-            store.add([document.doc_id for document in chunk], vectors)
+    def _encode_into(self, library: Library, documents: Sequence[Document]) -> None:
+        done, step = 0, CHUNK
+        if isinstance(library.store, FaissStore) and not library.store.is_trained:
+            step = TRAINING
+        while done < len(documents):
+            some = documents[done : done + step]
+            cut = list(zip(some, self._cutter.cut(some), strict=True))
+            fresh = library.unknown(passage for _, passages in cut for passage in passages)
+            vectors = self._encode_documents(texts_of(cut, fresh))
             # With each chunk, so that an error in a later one leaves store and documents in step.
-            known.update({document.doc_id: document for document in chunk})
-            log.info("indexed %d of %d documents", start + len(chunk), len(documents))
+            with self._lock:
+                library.put(cut, fresh, vectors)
+            done, step = done + len(some), CHUNK
+            log.info("indexed %d of %d documents", done, len(documents))
 
-    def _ranked(self, doc_id: str, score: float, rank: int) -> RankedDocument:
-        document = self._documents[doc_id]
-        return RankedDocument(doc_id, document.text, score, rank, score, rank, document.described())
+    def _may_remove(self, doc_ids: Iterable[str]) -> None:
+        if "remove" in self._library.store.lacks and any(doc_id in self._library.documents for doc_id in doc_ids):
+            raise StoreError(f"store {self.store_name!r} cannot remove or replace; index the documents again")
 
-    def _reading(self, document: RankedDocument) -> str:
-        known = self._documents.get(document.doc_id)
-        return known.reading if known is not None and known.text == document.text else document.text
+    def _refuse_unknown(self, doc_ids: Sequence[str]) -> None:
+        unknown = self._library.missing(doc_ids)
+        if unknown:
+            raise KeyError(f"{len(unknown)} ids are not in the index: {', '.join(map(repr, unknown[:5]))}")
+
+
+def _given(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.doc_id, "title": document.title, "text": document.text, "metadata": document.metadata,
+    }  # fmt: skip

@@ -5,18 +5,28 @@ saves leaves the last good index.
 """
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ranker.manifest import fingerprint_path, write_json
 from ranker.pretrained import ModelNotFoundError, resolve
-from ranker.rag.documents import Document, read_documents, write_documents
-from ranker.retrieval.stores import STORES, Store
+from ranker.rag.documents import read_documents, write_documents
+from ranker.rag.library import Library
+from ranker.rag.passages import Passage
+from ranker.retrieval.stores import STORES
+from ranker.schemas import require
 
 HEAD = "pipeline.json"
+PASSAGES = pa.schema(
+    [("key", pa.string()), ("doc_id", pa.string()), ("start", pa.int64()), ("end", pa.int64())]
+)  # fmt: skip
 
 
 class IndexMismatchError(ValueError):
@@ -34,7 +44,8 @@ class Head:
     Args:
         retriever_model, reranker_model: as the user named them. fingerprint: of the retriever's files.
         dimension: of the vectors. max_length: of the retriever's inputs. store: name in STORES.
-        num_documents: in the index. generation: name of the subfolder that counts.
+        num_documents, num_passages: in the index. settings: further arguments of the constructor.
+        generation: name of the subfolder that counts.
     """
 
     retriever_model: str
@@ -44,6 +55,8 @@ class Head:
     max_length: int | None
     store: str
     num_documents: int
+    num_passages: int
+    settings: dict[str, Any] = field(default_factory=dict)
     generation: str = ""
 
 
@@ -53,7 +66,7 @@ def model_fingerprint(model: str) -> str:
     return fingerprint_path(Path(found)) if Path(found).is_dir() else found
 
 
-def save(folder: Path, head: Head, store: Store, documents: Sequence[Document]) -> None:
+def save(folder: Path, head: Head, library: Library) -> None:
     """Save a pipeline's index into ``folder``, whole or not at all.
 
     Raises:
@@ -69,8 +82,10 @@ def save(folder: Path, head: Head, store: Store, documents: Sequence[Document]) 
     work = folder / generation
     work.mkdir()
     try:
-        write_documents(work / "documents.parquet", documents)
-        store.save(work / "store")
+        write_documents(work / "documents.parquet", list(library.documents.values()))
+        _write_passages(work / "passages.parquet", library)
+        library.store.save(work / "store")
+        _to_disk(work)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -78,6 +93,20 @@ def save(folder: Path, head: Head, store: Store, documents: Sequence[Document]) 
     for old in folder.glob("index-*"):
         if old.name != generation:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_passages(path: Path, library: Library) -> None:
+    passages = library.passages.values()
+    columns = {name: [getattr(passage, name) for passage in passages] for name in PASSAGES.names}
+    pq.write_table(pa.table(columns, schema=PASSAGES), path)
+
+
+def _to_disk(folder: Path) -> None:
+    # Before the file that names them: a machine that loses its power keeps the last good index too.
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def read_head(folder: Path) -> Head:
@@ -96,20 +125,29 @@ def read_head(folder: Path) -> Head:
         raise SavedIndexError(f"{file}: not a saved pipeline ({error}); save it again") from error
 
 
-def load(folder: Path, head: Head) -> tuple[Store, list[Document]]:
-    """The store and the documents of a saved pipeline.
+def load(folder: Path, head: Head, secrets: Mapping[str, Any]) -> Library:
+    """The library of a saved pipeline.
+
+    Args:
+        folder: that was saved into. head: its file. secrets: options of the store that are not saved.
 
     Raises:
-        SavedIndexError: where they do not belong together. StoreError: where the store's files are broken.
+        SavedIndexError: where its parts do not belong together. StoreError: where the store's files are broken.
     """
     work = folder / head.generation
     if not (work / "documents.parquet").is_file():
         raise SavedIndexError(f"{work}: the index is missing; index the documents again and save")
-    store = STORES[head.store].load(work / "store")
-    documents = read_documents(work / "documents.parquet")
-    if len(store) != len(documents):
-        raise SavedIndexError(f"{work}: {len(store)} vectors for {len(documents)} documents; index them again and save")
-    return store, documents
+    library = Library(STORES[head.store].load(work / "store", **secrets))
+    rows = require(pq.read_table(work / "passages.parquet"), PASSAGES, str(work / "passages.parquet")).to_pylist()
+    library.restore(read_documents(work / "documents.parquet"), [Passage(**row) for row in rows])
+    store, found = library.store, len(library.passages)
+    if len(library.documents) != head.num_documents or found != head.num_passages:
+        raise SavedIndexError(f"{work}: {len(library.documents)} documents for {head.num_documents}; index them again")
+    if len(store) != found and store.shared:
+        store.remove(sorted(library.stray()))
+    if len(store) != found and not (store.shared and library.passages.keys() <= store.known()):
+        raise SavedIndexError(f"{work}: {len(store)} vectors for {found} passages; index the documents again and save")
+    return library
 
 
 def check_model(head: Head, retriever_model: str) -> None:

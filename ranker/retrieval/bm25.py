@@ -25,10 +25,10 @@ def bm25_run(corpus: pa.Table, queries: pa.Table, k: int, *, language: str = "en
     """
     corpus, queries = require(corpus, CORPUS, "corpus"), require(queries, QUERIES, "queries")
     doc_ids = corpus["doc_id"].to_pylist()
-    scorer = _Scorer(document_texts(corpus), language)
+    scorer = BM25(document_texts(corpus), language)
     rows: list[tuple[str, str, float, int]] = []
     for query_id, tokens in zip(
-        queries["query_id"].to_pylist(), _tokens(queries["text"].to_pylist(), language), strict=True
+        queries["query_id"].to_pylist(), tokenized(queries["text"].to_pylist(), language), strict=True
     ):
         scores = scorer.scores(tokens)
         best = top_positions(scores, k)
@@ -45,12 +45,18 @@ def top_positions(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return positive[np.argsort(-scores[positive], kind="stable")][:k]
 
 
-class _Scorer:
-    def __init__(self, texts: Sequence[str], language: str) -> None:
+class BM25:
+    """An index of texts in memory; a text that is added or removed needs a new one.
+
+    Args:
+        texts: in the order of the scores. language: whose stopwords are left out.
+    """
+
+    def __init__(self, texts: Sequence[str], language: str = "en") -> None:
         import bm25s
 
-        tokens = _tokens(texts, language)
-        self._size = len(texts)
+        tokens = tokenized(texts, language)
+        self._size, self._language = len(texts), language
         self._words = {word for document in tokens for word in document}
         self._index: Any = bm25s.BM25(k1=K1, b=B, method=METHOD)
         if self._words:
@@ -58,13 +64,22 @@ class _Scorer:
             self._index.index(tokens, show_progress=False)
 
     def scores(self, tokens: list[str]) -> NDArray[np.float32]:
+        """The score of every text for these words; 0 where it has none of them."""
         known = [word for word in tokens if word in self._words]
         if not known:
             return np.zeros(self._size, dtype=np.float32)
         return np.asarray(self._index.get_scores(known), dtype=np.float32)
 
+    def search(self, query: str, k: int, allowed: NDArray[np.bool_] | None = None) -> list[tuple[int, float]]:
+        """(position, score) of the best ``k`` texts that share a word with the query; of the ``allowed`` ones only."""
+        scores = self.scores(tokenized([query], self._language)[0])
+        if allowed is not None:
+            scores = np.where(allowed, scores, np.float32(0))
+        return [(int(row), float(scores[row])) for row in top_positions(scores, k)]
 
-def _tokens(texts: Sequence[str], language: str) -> list[list[str]]:
+
+def tokenized(texts: Sequence[str], language: str) -> list[list[str]]:
+    """The words of each text, lower-cased, without stopwords."""
     import bm25s
 
     _quiet()

@@ -75,6 +75,11 @@ class Encoder:
         dimension = self._model.get_embedding_dimension() or len(self._model.encode("", convert_to_tensor=True))
         self.dimension = int(dimension)
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer; None where it has none."""
+        return getattr(self._model, "tokenizer", None)
+
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (n, dimension) of queries, with the query prompt of the model where it has one."""
         return self._encode(texts, "query", ("query",))
