@@ -24,6 +24,7 @@ from ranker.serving.metrics import EngineMetrics, GatewayMetrics, families
 from ranker.serving.observation import gather
 from ranker.serving.routes import Limits, Service, create_app
 from ranker.serving.security import load_keys, require_keys, running_host
+from ranker.serving.spans import mark
 
 
 class RerankerReplica:
@@ -48,12 +49,17 @@ class RerankerReplica:
             EngineError: where the model fails on them; the log has the reason.
         """
         try:
-            return await self._engine.score(query, documents, within_s)
+            scored = await self._engine.score(query, documents, within_s)
         except QueueFullError:
             raise
         except Exception as error:
             log_failure("scoring", "", error)
             raise EngineError(f"scoring failed with {type(error).__name__}") from None
+        mark({
+            "num_documents": len(documents), "tokens": scored.tokens, "truncated": scored.truncated,
+            "queue_s": scored.queued, "tokenise_s": scored.tokenised, "inference_s": scored.inferred,
+        })  # fmt: skip
+        return scored
 
     async def describe(self) -> dict[str, Any]:
         """Engine, precision, device and limits."""

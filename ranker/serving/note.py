@@ -9,6 +9,7 @@ from starlette.types import Message, Scope
 
 from ranker.serving.errors import LOGGER
 from ranker.serving.metrics import GatewayMetrics
+from ranker.serving.spans import mark
 from ranker.serving.trace import Trace
 
 log = logging.getLogger(LOGGER)
@@ -55,6 +56,7 @@ class RequestNote:
         if trace.documents:
             self._metrics.documents.observe(trace.documents)
         if route not in QUIET:
+            mark(self._fields())
             log.info("%s %s %d %.1f ms", self._scope["method"], route, status, 1000 * seconds, extra=self._fields())
 
     def _fields(self) -> dict[str, Any]:

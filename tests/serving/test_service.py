@@ -167,6 +167,7 @@ def serve_run(folder: Path, experiment: Path, log: Path, **changes: object) -> t
     config["http_options"].update(port=port, host=changes.get("host", "127.0.0.1"))
     config["applications"][0]["args"]["experiment"] = str(experiment)
     config["applications"][0]["deployments"][2].update(changes.get("reranker", {}))
+    config.update(changes.get("top", {}))
     (folder / "local.yaml").write_text(yaml.safe_dump(config))
     keep = {name: value for name, value in os.environ.items() if not name.startswith("RANKER_API_KEYS")}
     environment = {**keep, "RAY_ADDRESS": "local", "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
@@ -217,3 +218,25 @@ def test_serve_run_refuses_an_open_port_without_a_key(experiment: Path, short_fo
         assert "SecurityError" in (tmp_path / "log").read_text()
     finally:
         stop(process)
+
+
+@pytest.mark.slow
+def test_a_trace_goes_through_proxy_gateway_and_reranker(experiment: Path, short_folder: Path, tmp_path: Path):
+    tracing = {"tracing_config": {"enabled": True, "exporter_import_path": "", "sampling_ratio": 1.0}}
+    process, client = serve_run(short_folder, experiment, tmp_path / "log", top=tracing)
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    try:
+        assert client.wait(process, 120), (tmp_path / "log").read_text()[-3000:]
+        data = json.dumps({"query": QUESTION, "texts": ["xylophone secret"] * 3}).encode()
+        headers = {"content-type": "application/json", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        with urlopen(Request(client.address + "/rerank", data, headers), timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        stop(process)
+    files = list(short_folder.glob("ray/session_2*/logs/serve/spans/*"))
+    spans = {file.name: file.read_text() for file in files}
+    hops = {hop: text for hop in ("proxy", "Gateway", "Reranker") for name, text in spans.items() if hop in name}
+    assert hops.keys() == {"proxy", "Gateway", "Reranker"}, spans.keys()
+    assert all(trace_id in text for text in hops.values())
+    assert '"ranker.num_documents": 3' in hops["Reranker"] and '"ranker.dialect": "tei"' in hops["Gateway"]
+    assert "xylophone" not in "".join(spans.values())
