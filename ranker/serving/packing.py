@@ -59,10 +59,10 @@ class FairQueue(Generic[Item]):
     def add(self, items: Sequence[Item], costs: Sequence[int]) -> Entry[Item]:
         """Queue one request."""
         waiting = sorted(
-            ((cost, place, item) for place, (cost, item) in enumerate(zip(costs, items, strict=True))),
+            ((max(1, cost), place, item) for place, (cost, item) in enumerate(zip(costs, items, strict=True))),
             key=lambda waits: (waits[0], -waits[1]),
         )
-        total = sum(costs)
+        total = sum(cost for cost, _, _ in waiting)
         entry = Entry(self._clock + total, waiting, total)
         insort(self._order, entry, key=lambda other: other.finish)
         self.tokens += total

@@ -1,3 +1,4 @@
+import re
 import warnings
 from pathlib import Path
 
@@ -155,3 +156,15 @@ def test_missing_folders_and_an_open_port_are_found_on_this_machine(tmp_path: Pa
     folders, host = check(tmp_path / "serve.yaml")
     assert all(f"runs/none/{folder} does not exist" in folders for folder in ("model", "index", "data"))
     assert "no API key is set" in host
+
+
+def test_what_the_page_shows_of_a_file_is_sound(tmp_path: Path):
+    page = (CONFIGS.parent / "docs" / "serving.md").read_text()
+    blocks = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
+    plain = yaml.safe_load(GOOD)
+    for block in blocks:
+        plain["applications"][0]["deployments"][0]["autoscaling_config"] |= block.pop("autoscaling_config", {})
+        plain |= {key: value for key, value in block.items() if key == "tracing_config"}
+    assert plain["tracing_config"] and "policy" in str(plain["applications"])
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(plain))
+    assert check(tmp_path / "serve.yaml", artefacts=False) == []

@@ -49,6 +49,13 @@ def test_the_budget_counts_padding(budget: int, taken: int):
     assert len(FairQueue().take(budget, 256)) == 0
 
 
+def test_items_that_cost_nothing_are_served():
+    queue = FairQueue()
+    queue.add(["", "a"], [0, 1])
+    assert sorted(lengths(queue.take(10, 256))) == [1, 1]
+    assert queue.tokens == 0
+
+
 def test_a_short_request_overtakes_a_long_one_and_equal_ones_take_turns():
     queue = FairQueue()
     names = {queue.add(range(1000), [1] * 1000): "long", queue.add(range(5), [1] * 5): "short"}
