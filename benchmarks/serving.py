@@ -123,6 +123,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     systems: dict[str, Callable[[], AbstractContextManager[Running]]] = {
         "ranker, 1 replica x 2 threads": lambda: ranker(arguments.model, arguments.max_length, folder),
         "ranker, 2 replicas x 1 thread": lambda: ranker(arguments.model, arguments.max_length, folder, 2, 1),
+        "ranker, 1 x 2, throughput-optimised Serve": lambda: ranker(
+            arguments.model, arguments.max_length, folder, RAY_SERVE_THROUGHPUT_OPTIMIZED="1"
+        ),
         "FastAPI + CrossEncoder": lambda: bare(arguments.model, arguments.max_length, folder),
     }
     for name in arguments.infinity_engines if arguments.infinity else ():

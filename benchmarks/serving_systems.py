@@ -103,7 +103,7 @@ def threads(number: int) -> dict[str, str]:
 
 @contextmanager
 def ranker(model: str, max_length: int, folder: Path, replicas: int = 1, cores: int = 2,
-           scaling: dict[str, Any] | None = None) -> Iterator[Running]:  # fmt: skip
+           scaling: dict[str, Any] | None = None, **environment: str) -> Iterator[Running]:  # fmt: skip
     """This project: serve_configs/local.yaml without retrieval, with so many rerankers of ``cores`` threads each."""
     config = yaml.safe_load((ROOT / "serve_configs" / "local.yaml").read_text())
     port = free_port()
@@ -122,7 +122,7 @@ def ranker(model: str, max_length: int, folder: Path, replicas: int = 1, cores: 
     application["deployments"] = [deployments["Gateway"], deployments["Reranker"]]
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     serve = str(Path(sys.executable).with_name("serve"))
-    environment = {
+    environment |= {
         "RAY_ADDRESS": "local", "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ranker.serving.proxy:middlewares",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
