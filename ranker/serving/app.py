@@ -4,9 +4,11 @@
 annotation of ``build`` to make the typed arguments, so this module must not postpone its annotations.
 """
 
+from pathlib import Path
+
 from ray.serve import Application
 
-from ranker.serving.artefacts import ServeArgs, find_artefacts
+from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs, find_artefacts
 from ranker.serving.deployments import Gateway, Reranker, Retriever
 from ranker.serving.security import load_keys, require_keys, running_host
 
@@ -23,10 +25,13 @@ def build(args: ServeArgs) -> Application:
     """
     require_keys([running_host()], load_keys(args.api_keys_file), args.allow_open)
     artefacts = find_artefacts(args)
-    reranker = Reranker.bind(artefacts.reranker, artefacts.scoring.model_dump())
+    models = RerankerSettings(models=artefacts.models)
+    reranker = Reranker.options(user_config=models.model_dump()).bind(artefacts.scoring.model_dump())
     retriever = None
     if artefacts.index is not None and artefacts.corpus is not None:
-        retriever = Retriever.bind(str(artefacts.index), str(artefacts.corpus))
+        index = RetrieverSettings(index=str(artefacts.index), corpus=str(artefacts.corpus))
+        documents = str(Path(args.documents).expanduser().absolute()) if args.documents else None
+        retriever = Retriever.options(user_config=index.model_dump()).bind(documents)
     application: Application = Gateway.bind(
         reranker, retriever, artefacts.model_name, artefacts.config.model_dump(), args.model_dump()
     )

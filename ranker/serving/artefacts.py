@@ -10,6 +10,10 @@ from ranker.config import Experiment, ScoringConfig, ServeConfig, load_experimen
 from ranker.manifest import MANIFEST, StageError
 from ranker.pretrained import ModelNotFoundError, resolve
 
+# Formats that run code when they are loaded, and files of these names that nothing loads.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+HARMLESS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
+
 
 class ServeArgs(BaseModel):
     """``args:`` of the application in a Serve config. Unknown keys are refused."""
@@ -28,10 +32,17 @@ class ServeArgs(BaseModel):
     """Data folder with the documents of the index. None: that of the experiment."""
     model_name: str | None = None
     """What answers call the reranker. None: the experiment's name, else the folder's."""
+    models: dict[str, str] = {}
+    """More rerankers: name -> folder. Requests choose by ``model``; without one, ``reranker`` answers."""
     retrieval: bool = True
     """False: no index is loaded and /search answers 404."""
     api_keys_file: str | None = None
     """File of API keys, one a line. None: the environment alone."""
+    documents: str | None = None
+    """Folder of the log of documents that are added while serving, on a disk that every node sees. None: `documents`
+    beside the index."""
+    writable: bool = True
+    """False: /documents cannot be changed."""
     allow_open: bool = False
     """Listen beyond loopback without a key."""
     deadline_s: float = Field(25.0, gt=0)
@@ -40,19 +51,49 @@ class ServeArgs(BaseModel):
     """Largest body of a request; 413 above."""
 
 
+class RerankerSettings(BaseModel):
+    """``user_config:`` of the deployment Reranker. A change of it alone swaps models without a restart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    models: dict[str, str] = Field(min_length=1)
+    """Name -> model folder; the first answers where a request names none."""
+
+
+class RetrieverSettings(BaseModel):
+    """``user_config:`` of the deployment Retriever. A change of it alone swaps the index without a restart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    index: str
+    """Index folder."""
+    corpus: str
+    """Data folder that the index was built from."""
+
+
 @dataclass(frozen=True)
 class Artefacts:
     """Absolute folders (or a hub id for the reranker) and the settings that the deployments need.
 
     Args:
+        models: name -> folder or hub id; the first answers where a request names none.
         index, corpus: None when the service does not search.
     """
 
-    model_name: str
-    reranker: str
+    models: dict[str, str]
     index: Path | None
     corpus: Path | None
     config: ServeConfig
+
+    @property
+    def model_name(self) -> str:
+        """Name of the first model."""
+        return next(iter(self.models))
+
+    @property
+    def reranker(self) -> str:
+        """Folder or hub id of the first model."""
+        return self.models[self.model_name]
 
     @property
     def scoring(self) -> ScoringConfig:
@@ -79,10 +120,32 @@ def find_artefacts(args: ServeArgs) -> Artefacts:
         corpus = _absolute(args.corpus) or experiment.folder("data")
         _require_stage(index, "index", "build_index", args, problems)
         _require_stage(corpus, "corpus", "prepare", args, problems)
+    name = args.model_name or (experiment.name if args.experiment else Path(reranker).name)
+    models = {name: reranker}
+    for other, folder in args.models.items():
+        if other == name:
+            problems.append(f"models: {other!r} is already the name of the first reranker; give it another")
+        models[other] = _resolved(folder, f"models.{other}", problems)
+    problems += [problem for folder in dict.fromkeys(models.values()) for problem in find_pickles(Path(folder))]
     if problems:
         raise StageError("\n".join(["the service cannot start:", *(f"  {problem}" for problem in problems)]))
-    name = args.model_name or (experiment.name if args.experiment else Path(reranker).name)
-    return Artefacts(name, reranker, index, corpus, experiment.serve)
+    return Artefacts(models, index, corpus, experiment.serve)
+
+
+def find_pickles(folder: Path) -> list[str]:
+    """What is wrong with a model folder whose weights are pickles, which can run any code when they are loaded.
+
+    A pickle beside safetensors or ONNX is not loaded and does no harm.
+    """
+    if not folder.is_dir():
+        return []
+    found = sorted(file for suffix in PICKLES for file in folder.rglob(f"*{suffix}") if file.name not in HARMLESS)
+    return [
+        f"{file}: weights as a pickle, which are never loaded; save the model as safetensors "
+        "(model.save_pretrained(folder)) or export it to ONNX"
+        for file in found
+        if not any(next(file.parent.glob(f"*{suffix}"), None) for suffix in (".safetensors", ".onnx"))
+    ]
 
 
 def _find_reranker(args: ServeArgs, experiment: Experiment, problems: list[str]) -> str:
@@ -94,10 +157,14 @@ def _find_reranker(args: ServeArgs, experiment: Experiment, problems: list[str])
         folder = exported if use_exported else trained
         _require_stage(folder, "reranker", "export" if use_exported else "fit", args, problems)
         return str(folder)
+    return _resolved(named, "reranker", problems)
+
+
+def _resolved(named: str, where: str, problems: list[str]) -> str:
     try:
         return resolve(named)
     except ModelNotFoundError as error:
-        problems.append(f"reranker: {error}")
+        problems.append(f"{where}: {error}")
         return named
 
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ray.exceptions import ObjectLostError, RayActorError, WorkerCrashedError
 from ray.serve.exceptions import (
@@ -20,9 +20,13 @@ from ray.serve.exceptions import (
 )
 
 from ranker.serving.batching import QueueFullError
-from ranker.serving.errors import RETRY_AFTER_S, ApiError, queue_full, unavailable
+from ranker.serving.errors import RETRY_AFTER_S, ApiError, UnknownModelError, WriteError, queue_full, unavailable
 from ranker.serving.overload import Overload
 from ranker.serving.trace import current
+
+if TYPE_CHECKING:
+    from ranker.serving.index_worker import Changed
+    from ranker.serving.live_index import Document
 
 T = TypeVar("T")
 # The replica, its process or its node is gone, and another one may answer.
@@ -41,7 +45,7 @@ class Scored:
 
     Args:
         tokens: that the model read. seconds: in the replica. queued, tokenised, inferred: parts of them.
-        truncated: documents that were cut.
+        truncated: documents that were cut. model: name of the reranker that scored them.
     """
 
     logits: list[float]
@@ -51,6 +55,7 @@ class Scored:
     tokenised: float = 0.0
     inferred: float = 0.0
     truncated: int = 0
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,19 +97,27 @@ class Backend:
         self._answered: dict[str, float] = {}
         self.overload = Overload()
 
-    async def score(self, query: str, documents: list[str]) -> Scored:
+    async def score(
+        self, query: str, documents: list[str], model: str | None = None, max_tokens: int | None = None
+    ) -> Scored:
         """Logits of the documents.
 
+        Args:
+            model: name of the reranker; None: the first. max_tokens: a document's, at most; None: what the model takes.
+
         Raises:
-            ApiError: 429 when the queue is full, 503 when no replica is there, 504 after the deadline.
+            ApiError: 404 on an unknown model, 429 when the queue is full, 503 when no replica is there, 504 after the
+                deadline.
         """
         if not documents:
             return Scored([], 0, 0.0)
         scored: Scored = await self._ask(
-            "reranker", lambda left: self._reranker.score.remote(query, documents, left), self._deadline_s
-        )
+            "reranker", lambda left: self._reranker.score.remote(query, documents, model, max_tokens, left),
+            self._deadline_s,
+        )  # fmt: skip
         trace = current()
         trace.documents += len(documents)
+        trace.model = scored.model or trace.model
         for part, seconds in (
             ("queue", scored.queued), ("tokenise", scored.tokenised), ("inference", scored.inferred)
         ):  # fmt: skip
@@ -113,15 +126,26 @@ class Backend:
 
     async def retrieve(self, query: str, num_candidates: int) -> list[Neighbour]:
         """The nearest documents, best first. Errors as in :meth:`score`."""
-        retriever = self._retriever
-        if retriever is None:
-            raise ApiError(404, "this service has no index (retrieval: false in its args); POST /rerank instead")
-        begin = time.perf_counter()
+        retriever, begin = self._index(), time.perf_counter()
         found: list[Neighbour] = await self._ask(
             "retriever", lambda left: retriever.retrieve.remote(query, num_candidates), self._deadline_s
         )
         current().spent("retrieve", time.perf_counter() - begin)
         return found
+
+    async def change(self, put: "list[Document]", delete: list[str]) -> "Changed":
+        """Add, replace and delete documents. Doing it twice changes nothing more, so it may be repeated.
+
+        Raises:
+            ApiError: 503 where they could not be written; the rest as in :meth:`score`.
+        """
+        retriever = self._index()
+        return await self._ask("retriever", lambda left: retriever.change.remote(put, delete), self._deadline_s)
+
+    async def get_document(self, doc_id: str) -> "Document | None":
+        """The document with this id. Errors as in :meth:`score`."""
+        retriever = self._index()
+        return await self._ask("retriever", lambda left: retriever.get.remote(doc_id), self._deadline_s)
 
     async def describe(self) -> dict[str, Any]:
         """What the deployments say of themselves; also the proof that each has a replica that answers."""
@@ -144,6 +168,11 @@ class Backend:
             except ApiError as error:
                 if error.status_code != 429:
                     raise
+
+    def _index(self) -> Handle:
+        if self._retriever is None:
+            raise ApiError(404, "this service has no index (retrieval: false in its args); POST /rerank instead")
+        return self._retriever
 
     async def _describe(self, name: str, handle: Handle) -> Any:
         return await self._ask(name, lambda left: handle.describe.remote(), READY_TIMEOUT_S)
@@ -180,10 +209,19 @@ class Backend:
             raise queue_full(RETRY_AFTER_S) from None
         except QueueFullError as error:
             raise queue_full(error.wait_s - left / 2) from None
+        except UnknownModelError as error:
+            raise ApiError(404, _message(error)) from None
+        except WriteError as error:
+            raise ApiError(503, _message(error), {"retry-after": str(RETRY_AFTER_S)}) from None
         except DeploymentUnavailableError:
             raise unavailable() from None
         self.overload.answered()
         return answer
+
+
+def _message(error: Exception) -> str:
+    """What a replica said; Ray wraps its error and adds a traceback."""
+    return str(getattr(error, "cause", error))
 
 
 async def _awaited(call: Awaitable[T]) -> T:

@@ -3,6 +3,7 @@
 Gateway (HTTP, keys, dialects) -> Retriever (query encoder and vector index) -> Reranker (scoring engine).
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +13,89 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from ranker.config import ScoringConfig, ServeConfig
-from ranker.serving.artefacts import ServeArgs
+from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs
 from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, REQUESTS, TOKENS_PER_S
-from ranker.serving.batching import GreedyBatcher, QueueFullError
+from ranker.serving.batching import QueueFullError
 from ranker.serving.calls import Backend, Neighbour, Scored
 from ranker.serving.deployment_rules import MAX_ONGOING
-from ranker.serving.documents import read_texts
 from ranker.serving.engine import ModelEngine
 from ranker.serving.errors import EngineError, log_failure
+from ranker.serving.index_worker import Changed, IndexWorker
+from ranker.serving.keys import KeyWatch
+from ranker.serving.live_index import Document, LiveIndex
 from ranker.serving.metrics import EngineMetrics, GatewayMetrics, families
 from ranker.serving.observation import gather
 from ranker.serving.routes import Limits, Service, create_app
-from ranker.serving.security import load_keys, require_keys, running_host
+from ranker.serving.security import require_keys, running_host
 from ranker.serving.spans import mark
+from ranker.serving.swap import Swapper, change_of
 
 
 class RerankerReplica:
-    """Scores documents; all requests of a replica share its batcher, and inference has a thread of its own.
+    """Scores documents. Each of its models has one batcher for all requests, and inference has a thread of its own.
+
+    Ray Serve's ``user_config`` says which models.
 
     Args:
-        model: folder or hub id. scoring: fields of ScoringConfig.
+        scoring: fields of ScoringConfig.
     """
 
-    def __init__(self, model: str, scoring: dict[str, Any]) -> None:
+    def __init__(self, scoring: dict[str, Any]) -> None:
+        config = ScoringConfig.model_validate(scoring)
         self._metrics = EngineMetrics()
-        self._engine = ModelEngine(model, ScoringConfig.model_validate(scoring), self._metrics)
+        self._models: Swapper[ModelEngine] = Swapper(
+            lambda model: ModelEngine(model, config, self._metrics), ModelEngine.close
+        )
+        self._watch()
 
-    async def score(self, query: str, documents: list[str], within_s: float | None = None) -> Scored:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve the models that ``user_config`` names, without a pause."""
+        await self._models.replace(RerankerSettings.model_validate(user_config).models)
+        self._watch()
+
+    async def score(
+        self,
+        query: str,
+        documents: list[str],
+        model: str | None = None,
+        max_tokens: int | None = None,
+        within_s: float | None = None,
+    ) -> Scored:
         """Logits of the documents, in order.
 
         Args:
-            within_s: seconds that the caller waits. None: for ever.
+            model: name; None: the first. max_tokens: a document's, at most. within_s: seconds that the caller waits.
+                None: for ever.
 
         Raises:
+            UnknownModelError: where there are several models, and none of this name.
             QueueFullError: at once, where the answer would come too late.
             EngineError: where the model fails on them; the log has the reason.
         """
-        try:
-            scored = await self._engine.score(query, documents, within_s)
-        except QueueFullError:
-            raise
-        except Exception as error:
-            log_failure("scoring", "", error)
-            raise EngineError(f"scoring failed with {type(error).__name__}") from None
+        with self._models.use(model) as (name, engine):
+            try:
+                scored = await engine.score(query, await engine.cut(documents, max_tokens), within_s)
+            except QueueFullError:
+                raise
+            except Exception as error:
+                log_failure("scoring", "", error)
+                raise EngineError(f"scoring failed with {type(error).__name__}") from None
         mark({
-            "num_documents": len(documents), "tokens": scored.tokens, "truncated": scored.truncated,
+            "model": name, "num_documents": len(documents), "tokens": scored.tokens, "truncated": scored.truncated,
             "queue_s": scored.queued, "tokenise_s": scored.tokenised, "inference_s": scored.inferred,
         })  # fmt: skip
-        return scored
+        return dataclasses.replace(scored, model=name)
 
     async def describe(self) -> dict[str, Any]:
-        """Engine, precision, device and limits."""
-        return self._engine.describe()
+        """Engine, precision, device and limits of the first model; the names of all, and what a change came to."""
+        with self._models.use() as (_, engine):
+            state = self._models.state()
+            return {**engine.describe(), "models": [*state["in_use"]], "change": change_of(state)}
 
     async def check_health(self) -> None:
         """Score one pair, in turn with the requests; a replica that cannot is replaced by Ray Serve."""
-        await self._engine.check()
+        for engine in self._models.everything():
+            await engine.check()
 
     async def metrics(self) -> list[Metric]:
         """What this replica has counted, for ``/metrics``."""
@@ -75,29 +103,38 @@ class RerankerReplica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What :mod:`ranker.serving.autoscaling` scales on; Ray Serve asks for it every few seconds."""
+        engines = self._models.everything()
         return {
-            PENDING_TOKENS: float(self._engine.pending_tokens),
-            ARRIVING_TOKENS: self._engine.arriving_tokens_per_s(),
-            TOKENS_PER_S: self._engine.tokens_per_s,
-            REQUESTS: float(self._engine.depth),
+            PENDING_TOKENS: float(sum(engine.pending_tokens for engine in engines)),
+            ARRIVING_TOKENS: sum(engine.arriving_tokens_per_s() for engine in engines),
+            TOKENS_PER_S: max((engine.tokens_per_s for engine in engines), default=0.0),
+            REQUESTS: float(sum(engine.depth for engine in engines)),
         }
+
+    def _watch(self) -> None:
+        """Let the gauges count all models; each engine points them at itself when it is made."""
+        engines = self._models.everything
+        self._metrics.queue_requests.set_function(lambda: sum(engine.depth for engine in engines()))
+        self._metrics.pending_tokens.set_function(lambda: sum(engine.pending_tokens for engine in engines()))
 
 
 class RetrieverReplica:
-    """Finds the nearest documents of a query; concurrent queries are encoded together.
+    """Finds the nearest documents of a query, and takes new ones; concurrent queries are encoded together.
+
+    Ray Serve's ``user_config`` says which index.
 
     Args:
-        index: folder of the index. corpus: data folder that the index was built from.
+        documents: folder of the log of documents. None: beside the index.
     """
 
-    def __init__(self, index: str, corpus: str) -> None:
-        from ranker.retrieval.retriever import Retriever as InProcessRetriever
+    def __init__(self, documents: str | None) -> None:
+        self._documents = documents
+        self._indexes: Swapper[IndexWorker] = Swapper(self._open, IndexWorker.close)
 
-        self._retriever = InProcessRetriever(Path(index))
-        self._texts = read_texts(Path(corpus), Path(index))
-        self._batcher: GreedyBatcher[tuple[str, int], list[tuple[str, float]]] = GreedyBatcher(
-            self._search, lambda item: 1, budget=32, max_items=32
-        )
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve the index that ``user_config`` names, without a pause."""
+        settings = RetrieverSettings.model_validate(user_config)
+        await self._indexes.replace({"index": settings.model_dump_json()})
 
     async def retrieve(self, query: str, num_candidates: int) -> list[Neighbour]:
         """The nearest documents with their texts, best first.
@@ -105,28 +142,38 @@ class RetrieverReplica:
         Raises:
             EngineError: where the encoder or the index fails; the log has the reason.
         """
-        try:
-            [found] = await self._batcher.submit([(query, num_candidates)])
-            return [Neighbour(doc_id, score, self._texts[doc_id]) for doc_id, score in found]
-        except Exception as error:
-            log_failure("retrieval", "", error)
-            raise EngineError(f"retrieval failed with {type(error).__name__}") from None
+        with self._indexes.use() as (_, index):
+            return await index.retrieve(query, num_candidates)
+
+    async def change(self, put: list[Document], delete: list[str]) -> Changed:
+        """Add, replace and delete documents: on disk, and found by every replica, when this returns.
+
+        Raises:
+            WriteError: where they could not be written; the log has the reason.
+        """
+        with self._indexes.use() as (_, index):
+            return await index.change(put, delete)
+
+    async def get(self, doc_id: str) -> Document | None:
+        """The document with this id as it stands now."""
+        with self._indexes.use() as (_, index):
+            return await index.get(doc_id)
 
     async def describe(self) -> dict[str, Any]:
-        """Size of the index."""
-        return {"documents": len(self._texts)}
+        """Size of the index, and what a change came to."""
+        with self._indexes.use() as (_, index):
+            return {**await index.describe(), "change": change_of(self._indexes.state())}
 
     async def check_health(self) -> None:
         """Search once; a replica that cannot is replaced by Ray Serve."""
-        await self._batcher.submit([("healthy", 1)])
+        with self._indexes.use() as (_, index):
+            await index.check()
 
-    def _search(self, items: list[tuple[str, int]]) -> list[list[tuple[str, float]]]:
-        deepest = max(k for _, k in items)
-        found = self._retriever.retrieve([query for query, _ in items], deepest)
-        return [
-            [(doc_id, float(score)) for doc_id, score in neighbours[:k]]
-            for neighbours, (_, k) in zip(found, items, strict=True)
-        ]
+    def _open(self, source: str) -> IndexWorker:
+        settings = RetrieverSettings.model_validate_json(source)
+        index = Path(settings.index)
+        documents = Path(self._documents) if self._documents else index.parent / "documents"
+        return IndexWorker(LiveIndex(index, Path(settings.corpus), documents))
 
 
 class GatewayReplica:
@@ -147,7 +194,7 @@ class GatewayReplica:
     ) -> None:
         given, config = ServeArgs.model_validate(args), ServeConfig.model_validate(serve_config)
         # Read here and not in the builder, so that no key travels through Ray.
-        keys = load_keys(given.api_keys_file)
+        keys = KeyWatch(given.api_keys_file)
         require_keys([running_host()], keys, given.allow_open)
         self._metrics = GatewayMetrics()
         self._behind = [reranker] if retriever is None else [reranker, retriever]
@@ -163,6 +210,7 @@ class GatewayReplica:
             ),
             keys=keys,
             interpolation=config.scoring.interpolation,
+            writable=given.writable,
             metrics=self._metrics,
             gather=self._gather,
         )

@@ -9,14 +9,16 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ranker.serving.errors import RETRY_AFTER_S, ApiError, error_response, log_failure, queue_full
+from ranker.serving.keys import KeyRing, KeyWatch
 from ranker.serving.metrics import GatewayMetrics
 from ranker.serving.note import RequestNote
 from ranker.serving.overload import Overload
-from ranker.serving.security import KeyRing
+from ranker.serving.rates import Rates
+from ranker.serving.service import lower, spend
 from ranker.serving.trace import begin, end
 
-# Probes of Kubernetes and of load balancers carry no key, and the documentation holds no secret.
-OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+# Probes of Kubernetes and of load balancers carry no key, and the pages hold no secret.
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 # What needs the reranker's queue.
 SHED = ("/rerank", "/score", "/search")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -29,17 +31,19 @@ class Door:
         app: what stands behind it. keys: who may enter; empty lets everybody in.
         max_body_bytes: larger bodies get 413 before they are parsed. metrics: where requests are counted.
         overload: tells when the queue is full; rerank requests are then refused before their body is read.
+        rates: what each key has spent.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        keys: KeyRing,
+        keys: KeyRing | KeyWatch,
         max_body_bytes: int,
         metrics: GatewayMetrics | None = None,
         overload: Overload | None = None,
+        rates: Rates | None = None,
     ) -> None:
-        self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
+        self.app, self.keys, self.max_body_bytes, self.rates = app, keys, max_body_bytes, rates or Rates()
         self.metrics, self.overload = metrics or GatewayMetrics(), overload or Overload()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,8 +68,8 @@ class Door:
             await send(message)
 
         try:
-            self._check(scope)
-            await self.app(scope, self._limited(receive), send_marked)
+            limit = self._check(scope)
+            await self.app(scope, self._limited(receive, limit), send_marked)
         except ApiError as error:
             if note.status:
                 raise
@@ -78,18 +82,26 @@ class Door:
             message = "the service failed on this request; its log names the request id"
             await error_response(500, message, note.request_id)(scope, receive, send_marked)
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope) -> int:
+        """Let the request in, or raise; the largest body that its key may send."""
+        if scope["path"] in OPEN_PATHS:
+            return self.max_body_bytes
         headers = Headers(scope=scope)
-        if scope["path"] not in OPEN_PATHS and not self.keys.admits(headers.get("authorization")):
+        caller = self.keys.find(headers.get("authorization"))
+        if caller is None:
             raise ApiError(401, "no valid API key; send 'Authorization: Bearer KEY'", {"www-authenticate": "Bearer"})
+        scope["state"]["caller"] = caller
         if self.overload.full and scope["method"] == "POST" and str(scope["path"]).endswith(SHED):
             self.metrics.shed.inc()
             raise queue_full(RETRY_AFTER_S)
+        limit = lower(self.max_body_bytes, caller.limits.max_body_bytes)
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_body_bytes:
-            raise self._too_large()
+        if length.isdigit() and int(length) > limit:
+            raise _too_large(limit)
+        spend(self.rates, caller, "requests", caller.limits.requests_per_minute, 1)
+        return limit
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, limit: int) -> Receive:
         """The same for bodies that do not say how long they are."""
         seen = 0
 
@@ -97,14 +109,15 @@ class Door:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.max_body_bytes:
-                raise self._too_large()
+            if seen > limit:
+                raise _too_large(limit)
             return message
 
         return limited
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is larger than {self.max_body_bytes} bytes; send fewer documents a request")
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {limit} bytes; send fewer documents a request")
 
 
 def _request_id(scope: Scope) -> str:

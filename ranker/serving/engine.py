@@ -15,6 +15,7 @@ from ranker.scoring.scorer import Scorer, load_scorer
 from ranker.serving.batching import GreedyBatcher, QueueFullError
 from ranker.serving.calls import Scored
 from ranker.serving.metrics import EngineMetrics
+from ranker.serving.truncation import first_tokens
 
 # A pair with its number of tokens.
 Pair = tuple[str, str, int]
@@ -126,6 +127,14 @@ class ModelEngine:
             tokenised=tokenised - begin,
             inferred=timed.inferred,
             truncated=truncated,
+        )
+
+    async def cut(self, documents: list[str], max_tokens: int | None) -> list[str]:
+        """The documents up to ``max_tokens`` each; as they are where that is None, or more than the model reads."""
+        if max_tokens is None or max_tokens >= self._scorer.max_length:
+            return documents
+        return await asyncio.get_running_loop().run_in_executor(
+            self._counting, first_tokens, self._counter, documents, max_tokens
         )
 
     def describe(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 # Below Serve's own logger, so that `logging_config` of a Serve config decides encoding, level and place.
@@ -25,6 +26,7 @@ LONGEST_RETRY_AFTER_S = 30
 ERROR_TYPES = {
     400: "BadRequest",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "NotFound",
     405: "MethodNotAllowed",
     413: "PayloadTooLarge",
@@ -58,6 +60,24 @@ def queue_full(wait_s: float) -> ApiError:
 def unavailable() -> ApiError:
     """503, for a deployment without a replica that answers."""
     return ApiError(503, "no replica can answer now; try again later", {"retry-after": str(RETRY_AFTER_S)})
+
+
+class WriteError(RuntimeError):
+    """Documents that could not be written; what a client is told of it."""
+
+
+class UnknownModelError(LookupError):
+    """A model name that the service does not have, where it has several; the message lists those that it has."""
+
+
+class ErrorBody(BaseModel):
+    """What every error looks like: one message under the names that different clients read."""
+
+    message: str
+    detail: str
+    error: str
+    error_type: str
+    id: str
 
 
 def error_body(status: int, message: str, request_id: str) -> dict[str, str]:

@@ -3,77 +3,63 @@
 What a route needs of the rest stands in a :class:`Service`, so the whole interface is tested with stub handles.
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi.responses import JSONResponse
 from pydantic import Discriminator, Tag
 
 import ranker
 from ranker.scoring.scorer import probabilities
-from ranker.serving import errors
-from ranker.serving.calls import Backend
-from ranker.serving.dialects import Ranking, cohere, jina, rank, tei
+from ranker.serving import about, errors
+from ranker.serving import documents as document_routes
+from ranker.serving import search as search_routes
+from ranker.serving.calls import Scored
+from ranker.serving.dialects import Ranking, cohere, jina, rank, tei, voyage
+from ranker.serving.dialects import score as scoring
 from ranker.serving.door import Door
-from ranker.serving.errors import ApiError, request_id_of
-from ranker.serving.metrics import GatewayMetrics
-from ranker.serving.observation import Gather
+from ranker.serving.errors import request_id_of
 from ranker.serving.observation import router as observation
-from ranker.serving.search import SearchRequest, SearchResponse, merge
-from ranker.serving.security import KeyRing
+from ranker.serving.service import Limits, Service, check_documents, check_query, score, service_of
 from ranker.serving.trace import current
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask for.
-
-    Args:
-        max_documents: documents of a request; 422 above. max_query_chars: characters of a query; 422 above.
-        max_body_bytes: bytes of a body; 413 above. num_candidates: neighbours that /search reranks unless told.
-    """
-
-    max_documents: int = 1000
-    max_query_chars: int = 20_000
-    max_body_bytes: int = 16 * 1024 * 1024
-    num_candidates: int = 50
-
-
-@dataclass(frozen=True)
-class Service:
-    """What stands behind the routes.
-
-    Args:
-        model: name of the reranker in answers. interpolation: the retriever's weight in /search.
-    """
-
-    backend: Backend
-    model: str
-    limits: Limits = Limits()
-    keys: KeyRing = field(default_factory=KeyRing)
-    interpolation: float = 0.0
-    metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
-    gather: Gather | None = None
-
+__all__ = ["Limits", "Service", "create_app"]
 
 router = APIRouter()
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": errors.ErrorBody, "description": words}
+    for status, words in {
+        401: "No valid key.", 404: "No such model or document, or no index.", 413: "The body is too large.",
+        422: "The body cannot be read, or asks for too much.", 429: "Too much at once; see Retry-After.",
+        500: "A failure, named by its id in the log.", 503: "No replica can answer.", 504: "Not in time.",
+    }.items()
+}  # fmt: skip
 
 
 def create_app(service: Service) -> FastAPI:
     """The app: every route, one error body, and the door in front."""
-    app = FastAPI(title="ranker", version=ranker.__version__, summary="Rerank documents, or search and rerank.")
+    app = FastAPI(
+        title="ranker",
+        version=ranker.__version__,
+        summary="Rerank documents, or search and rerank.",
+        responses=_ERRORS,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.service = service
-    app.include_router(router)
+    for part in (router, search_routes.router, document_routes.router, about.router, observation):
+        app.include_router(part)
     errors.install(app)
-    app.include_router(observation)
+    about.describe(app)
     app.add_middleware(
         Door,
         keys=service.keys,
         max_body_bytes=service.limits.max_body_bytes,
         metrics=service.metrics,
         overload=service.backend.overload,
+        rates=service.rates,
     )
     return app
 
@@ -81,14 +67,8 @@ def create_app(service: Service) -> FastAPI:
 def _dialect(body: Any) -> str:
     """``/rerank`` is shared: a body with ``texts`` comes from a TEI client, any other is read as Jina's."""
     if isinstance(body, dict):
-        return "tei" if "texts" in body else "jina"
+        return "tei" if body.get("texts") is not None else "jina"
     return "tei" if isinstance(body, tei.RerankRequest) else "jina"
-
-
-def _spoken(body: tei.RerankRequest | jina.RerankRequest) -> str:
-    if isinstance(body, tei.RerankRequest):
-        return "tei"
-    return "infinity" if body.from_infinity else "jina"
 
 
 EitherRequest = Annotated[
@@ -98,105 +78,80 @@ EitherRequest = Annotated[
 ]
 
 
-@router.post("/rerank", tags=["rerank"], response_model=None)
-async def rerank(body: EitherRequest, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
+def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model, "description": "Best first."}}
+
+
+@router.post(
+    "/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(list[tei.Rank] | jina.RerankResponse)
+)
+async def rerank(body: EitherRequest, request: Request) -> JSONResponse:
     """Rerank as text-embeddings-inference does (``texts``) or as Infinity and Jina do (``documents``)."""
-    current().dialect = _spoken(body)
-    ranking = await _rank(request, body.query, body.documents)
-    return tei.answer(body, ranking) if isinstance(body, tei.RerankRequest) else jina.answer(body, ranking)
+    if isinstance(body, tei.RerankRequest):
+        current().dialect = "tei"
+        ranking = await _rank(request, body.query, body.texts, body.model)
+        return JSONResponse(tei.answer(body, ranking))
+    return await rerank_v1(body, request)
 
 
-@router.post("/v1/rerank", tags=["rerank"], response_model=None)
-async def rerank_v1(body: jina.RerankRequest, request: Request) -> dict[str, Any]:
+@router.post("/v1/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(jina.RerankResponse))
+async def rerank_v1(body: jina.RerankRequest, request: Request) -> JSONResponse:
     """Rerank as Jina, vLLM and version 1 of Cohere do."""
-    current().dialect = "jina"
-    return jina.answer(body, await _rank(request, body.query, body.documents))
+    current().dialect = "infinity" if body.from_infinity else "jina"
+    ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
+    return JSONResponse(jina.answer(body, ranking))
 
 
-@router.post("/v2/rerank", tags=["rerank"], response_model=None)
-async def rerank_v2(body: cohere.RerankRequest, request: Request) -> dict[str, Any]:
+@router.post("/v2/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(cohere.RerankResponse))
+async def rerank_v2(body: cohere.RerankRequest, request: Request) -> JSONResponse:
     """Rerank as version 2 of Cohere does."""
     current().dialect = "cohere"
-    return cohere.answer(body, await _rank(request, body.query, body.documents))
+    most = body.max_tokens_per_doc or cohere.MAX_TOKENS_PER_DOC
+    return JSONResponse(cohere.answer(body, await _rank(request, body.query, body.documents, body.model, most)))
 
 
-@router.post("/search", tags=["search"])
-async def search(body: SearchRequest, request: Request) -> SearchResponse:
-    """Retrieve the nearest documents of the index and rerank them; both ranks and scores come back."""
-    service = _service(request)
-    current().dialect, current().model = "search", service.model
-    num_candidates = body.num_candidates or max(service.limits.num_candidates, body.top_k)
-    _check(service.limits, body.query, num_candidates, "num_candidates")
-    begin = time.perf_counter()
-    found = await service.backend.retrieve(body.query, num_candidates)
-    retrieved = time.perf_counter()
-    scored = await service.backend.score(body.query, [neighbour.text for neighbour in found])
-    reranked = time.perf_counter()
-    results = merge(found, scored.logits, service.interpolation)[: body.top_k]
-    return SearchResponse(
-        id=request_id_of(request.scope),
-        model=service.model,
-        results=results if body.return_documents else [result.without_text() for result in results],
-        times={"retrieve": retrieved - begin, "rerank": reranked - retrieved},
-    )
+@router.post(
+    "/voyage/v1/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(voyage.RerankResponse)
+)
+async def rerank_voyage(body: voyage.RerankRequest, request: Request) -> JSONResponse:
+    """Rerank as Voyage does; its client's base address is this service's with ``/voyage/v1``."""
+    current().dialect = "voyage"
+    return JSONResponse(voyage.answer(body, await _rank(request, body.query, body.documents, body.model)))
 
 
-@router.get("/health", tags=["service"])
-async def health() -> dict[str, str]:
-    """The gateway is alive."""
-    return {"status": "ok"}
+@router.post("/score", tags=["rerank"], response_class=JSONResponse, responses=_answers(scoring.ScoreResponse))
+@router.post(
+    "/v1/score",
+    tags=["rerank"],
+    response_class=JSONResponse,
+    responses=_answers(scoring.ScoreResponse),
+    include_in_schema=False,
+)
+async def score_pairs(body: scoring.ScoreRequest, request: Request) -> JSONResponse:
+    """Scores of pairs in the order sent, as vLLM gives them: one text against many, or as many against as many."""
+    current().dialect, current().model = "vllm", service_of(request).model
+    for query in body.text_1:
+        check_query(request, query)
+    check_documents(request, len(body.text_2), "text_2")
+    backend = service_of(request).backend
+    groups = body.by_query()
+    calls = [
+        backend.score(query, [body.text_2[place] for place in places], body.model) for query, places in groups.items()
+    ]
+    answers: list[Scored] = await asyncio.gather(*calls)
+    scores = [0.0] * len(body.text_2)
+    for places, scored in zip(groups.values(), answers, strict=True):
+        for place, value in zip(places, probabilities(scored.logits).tolist(), strict=True):
+            scores[place] = value
+    model = next((scored.model for scored in answers if scored.model), service_of(request).model)
+    tokens = sum(scored.tokens for scored in answers)
+    return JSONResponse(scoring.answer(request_id_of(request.scope), int(time.time()), model, scores, tokens))
 
 
-@router.get("/ready", tags=["service"])
-async def ready(request: Request) -> dict[str, str]:
-    """Every deployment has a replica that answers; 503 until then."""
-    try:
-        await _service(request).backend.prove()
-    except ApiError as error:
-        raise ApiError(503, f"not ready: {error.detail}", error.headers) from None
-    return {"status": "ready"}
-
-
-@router.get("/info", tags=["service"])
-async def info(request: Request) -> dict[str, Any]:
-    """The model, the index and the limits; the first keys are those of text-embeddings-inference."""
-    service = _service(request)
-    told = await service.backend.describe()
-    return {
-        "model_id": service.model,
-        "model_type": {"reranker": {}},
-        "max_input_length": told["reranker"].get("max_length"),
-        "max_batch_tokens": told["reranker"].get("batch_tokens"),
-        "max_client_batch_size": service.limits.max_documents,
-        "auto_truncate": True,
-        "version": ranker.__version__,
-        **told,
-    }
-
-
-@router.get("/v1/models", tags=["service"])
-async def models(request: Request) -> dict[str, Any]:
-    """The models by name, as OpenAI lists them."""
-    entry = {"id": _service(request).model, "object": "model", "created": 0, "owned_by": "ranker"}
-    return {"object": "list", "data": [entry]}
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-def _check(limits: Limits, query: str, num_documents: int, noun: str) -> None:
-    if num_documents > limits.max_documents:
-        raise ApiError(422, f"{noun}: {num_documents} is above the limit of {limits.max_documents} a request; split it")
-    if len(query) > limits.max_query_chars:
-        raise ApiError(422, f"query: {len(query)} characters, the limit is {limits.max_query_chars}; shorten it")
-
-
-async def _rank(request: Request, query: str, documents: Sequence[str]) -> Ranking:
-    service = _service(request)
-    current().model = service.model
-    _check(service.limits, query, len(documents), "documents")
-    scored = await service.backend.score(query, list(documents))
+async def _rank(
+    request: Request, query: str, documents: list[str], model: str | None, max_tokens: int | None = None
+) -> Ranking:
+    scored = await score(request, query, documents, model, max_tokens)
     items = rank(scored.logits, probabilities(scored.logits).tolist(), documents)
-    return Ranking(request_id_of(request.scope), service.model, items, scored.tokens)
+    name = scored.model or service_of(request).model
+    return Ranking(request_id_of(request.scope), name, items, scored.tokens, int(time.time()))

@@ -1,23 +1,33 @@
 """Our own wire format: ``POST /search`` retrieves and reranks in one call."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from ranker.scoring.rerank import combine
 from ranker.scoring.scorer import probabilities
 from ranker.serving.calls import Neighbour
-from ranker.serving.dialects.base import Query, Request
+from ranker.serving.dialects.base import Query
+from ranker.serving.dialects.base import Request as Body
+from ranker.serving.errors import request_id_of
+from ranker.serving.service import check_documents, check_query, service_of
+from ranker.serving.trace import current
+
+router = APIRouter()
+TOP_K = 10
 
 
-class SearchRequest(Request):
+class SearchRequest(Body):
     """``{"query": ...}`` and how much of the answer is wanted."""
 
     query: Query = Field(description="What to look for.")
-    top_k: int = Field(10, ge=1, description="Results wanted.")
+    top_k: int | None = Field(None, ge=1, description="Results wanted; null: 10.")
     num_candidates: int | None = Field(None, ge=1, description="Neighbours that are reranked; null: the service's own.")
-    return_documents: bool = Field(True, description="Whether results hold their text.")
+    return_documents: bool | None = Field(None, description="Whether results hold their text; null: they do.")
+    model: str | None = Field(None, description="Name of the reranker; null: the first.")
 
 
 class SearchResult(BaseModel):
@@ -64,3 +74,26 @@ def merge(found: Sequence[Neighbour], logits: Sequence[float], interpolation: fl
         )
         for position, place in enumerate(order)
     ]
+
+
+@router.post("/search", tags=["search"])
+async def search(body: SearchRequest, request: Request) -> SearchResponse:
+    """Retrieve the nearest documents of the index and rerank them; both ranks and scores come back."""
+    service = service_of(request)
+    current().dialect, current().model = "search", service.model
+    top_k = body.top_k or TOP_K
+    num_candidates = body.num_candidates or max(service.limits.num_candidates, top_k)
+    check_query(request, body.query)
+    check_documents(request, num_candidates, "num_candidates")
+    begin = time.perf_counter()
+    found = await service.backend.retrieve(body.query, num_candidates)
+    retrieved = time.perf_counter()
+    scored = await service.backend.score(body.query, [neighbour.text for neighbour in found], body.model)
+    reranked = time.perf_counter()
+    results = merge(found, scored.logits, service.interpolation)[:top_k]
+    return SearchResponse(
+        id=request_id_of(request.scope),
+        model=scored.model or service.model,
+        results=[result.without_text() for result in results] if body.return_documents is False else results,
+        times={"retrieve": retrieved - begin, "rerank": reranked - retrieved},
+    )

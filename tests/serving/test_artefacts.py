@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -8,8 +9,8 @@ import pytest
 
 from ranker.manifest import Manifest, StageError
 from ranker.schemas import CORPUS
-from ranker.serving.artefacts import ServeArgs, find_artefacts
-from ranker.serving.documents import read_texts
+from ranker.serving.artefacts import ServeArgs, find_artefacts, find_pickles
+from ranker.serving.texts import map_texts
 
 
 def finish(folder: Path, stage: str, key: str, inputs: dict[str, str] | None = None) -> Path:
@@ -70,10 +71,11 @@ def test_documents_must_be_those_of_the_index(tmp_path: Path):
     rows = [{"doc_id": "d1", "title": "Dogs", "text": "bark"}, {"doc_id": "d2", "title": "", "text": "purr"}]
     pq.write_table(pa.Table.from_pylist(rows, CORPUS), corpus / "corpus" / "part-00000.parquet")
     built = finish(tmp_path / "index", "index", "x", {"data": "key-of-data"})
-    assert read_texts(corpus, built) == {"d1": "Dogs bark", "d2": "purr"}
+    texts = map_texts(corpus, built, tmp_path / "cache")
+    assert [texts[0], texts[1]] == ["Dogs bark", "purr"]
     other = finish(tmp_path / "other", "index", "y", {"data": "another key"})
     with pytest.raises(StageError, match="built from other documents"):
-        read_texts(corpus, other)
+        map_texts(corpus, other, tmp_path / "cache")
 
 
 def test_ray_reads_the_type_of_the_builder():
@@ -85,3 +87,27 @@ def test_ray_reads_the_type_of_the_builder():
 def test_importing_the_room_is_cheap():
     code = "import sys, ranker.serving; sys.exit(any(name in sys.modules for name in ('ray', 'torch', 'fastapi')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_several_models_have_names_and_the_first_is_the_reranker(tmp_path: Path, tiny_reranker: str):
+    args = ServeArgs(reranker=tiny_reranker, retrieval=False, model_name="mine", models={"other": tiny_reranker})
+    assert find_artefacts(args).models == {"mine": tiny_reranker, "other": tiny_reranker}
+    twice = args.model_copy(update={"models": {"mine": tiny_reranker, "none": str(tmp_path / "nothing")}})
+    with pytest.raises(StageError) as told:
+        find_artefacts(twice)
+    assert "'mine' is already the name" in str(told.value) and "models.none: " in str(told.value)
+
+
+def test_weights_as_a_pickle_are_refused_by_name(tmp_path: Path, tiny_reranker: str):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_reranker, folder)
+    (folder / "training_args.bin").write_bytes(b"")  # left by a trainer, and read by nobody
+    (folder / "pytorch_model.bin").write_bytes(b"")  # the same weights once more
+    assert find_pickles(folder) == []
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(StageError, match=r"2_Dense/pytorch_model\.bin: weights as a pickle.*safetensors"):
+        find_artefacts(ServeArgs(reranker=str(folder), retrieval=False))
+    next(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(StageError, match="pickled weights are not loaded"):
+        find_artefacts(ServeArgs(reranker=str(folder), retrieval=False))

@@ -8,8 +8,11 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from ranker.serving.calls import Backend, Neighbour, Scored
+from ranker.serving.errors import UnknownModelError, WriteError
+from ranker.serving.index_worker import Changed
+from ranker.serving.keys import load_keys
+from ranker.serving.live_index import Document
 from ranker.serving.routes import Limits, Service, create_app
-from ranker.serving.security import load_keys
 
 DOCUMENTS = ["x", "aab", "ab"]  # logits for the query "ab": 0, 3, 2
 TEXTS = {"d1": "a dog barks", "d2": "a cat purrs", "d3": "a goldfish eats flakes"}
@@ -27,29 +30,48 @@ class Method:
 class StubReranker:
     """The logit of a document is its number of letters that the query has too."""
 
+    names = ["pets-reranker"]
+
     def __init__(self, error: Exception | None = None, delay: float = 0.0):
-        self.error, self.delay, self.calls = error, delay, []
+        self.error, self.delay, self.calls, self.asked = error, delay, [], []
         self.score, self.describe = Method(self._score), Method(self._describe)
 
-    async def _score(self, query, documents, within_s=None):
+    async def _score(self, query, documents, model=None, max_tokens=None, within_s=None):
         self.calls.append((query, documents))
+        self.asked.append((model, max_tokens))
         await asyncio.sleep(self.delay)
         if self.error:
             raise self.error
         logits = [float(sum(c in query for c in text)) for text in documents]
-        return Scored(logits, tokens=7 * len(documents), seconds=0.0)
+        if model and len(self.names) > 1 and model not in self.names:
+            raise UnknownModelError(f"model {model!r} is not one of: {', '.join(self.names)}")
+        name = model if len(self.names) > 1 and model else self.names[0]
+        return Scored(logits, tokens=7 * len(documents), seconds=0.0, model=name)
 
     async def _describe(self):
         if self.error:
             raise self.error
-        return {"engine": "stub", "max_length": 64, "batch_tokens": 8192}
+        return {"engine": "stub", "max_length": 64, "batch_tokens": 8192, "models": self.names}
 
 
 class StubRetriever:
-    """Returns d1, d2, d3 in this order, whatever is asked."""
+    """Returns d1, d2, d3 in this order, whatever is asked; documents are kept in a dictionary."""
 
-    def __init__(self):
+    def __init__(self, error: Exception | None = None):
         self.retrieve, self.describe = Method(self._retrieve), Method(self._describe)
+        self.change, self.get, self.error = Method(self._change), Method(self._get), error
+        self.documents = {doc_id: Document(doc_id, None, text) for doc_id, text in TEXTS.items()}
+
+    async def _change(self, put, delete):
+        if self.error:
+            raise self.error
+        replaced = sum(document.doc_id in self.documents for document in put)
+        self.documents |= {document.doc_id: document for document in put}
+        deleted = sum(self.documents.pop(doc_id, None) is not None for doc_id in delete)
+        return Changed(len(put) - replaced, replaced, deleted, len(self.documents))
+
+    async def _get(self, doc_id):
+        return self.documents.get(doc_id)
 
     async def _retrieve(self, query, k):
         return [Neighbour(doc_id, 1.0 - place / 10, text) for place, (doc_id, text) in enumerate(TEXTS.items())][:k]
@@ -255,15 +277,153 @@ def test_not_ready_while_a_deployment_does_not_answer():
     assert_error(client(StubReranker(RayActorError())).get("/ready"), 503, "Unhealthy")
 
 
-def test_openapi_names_every_route():
-    paths = client().get("/openapi.json").json()["paths"]
+def test_openapi_names_every_route_its_answers_and_its_errors():
+    document = client().get("/openapi.json").json()
+    paths = document["paths"]
     assert {
-        "/rerank",
-        "/v1/rerank",
-        "/v2/rerank",
-        "/search",
-        "/info",
-        "/health",
-        "/ready",
-        "/v1/models",
-    } <= paths.keys()
+        "/", "/rerank", "/v1/rerank", "/v2/rerank", "/voyage/v1/rerank", "/score", "/search", "/documents",
+        "/documents/{doc_id}", "/info", "/health", "/ready", "/v1/models", "/metrics", "/docs",
+    } <= paths.keys()  # fmt: skip
+    for path, methods in paths.items():
+        for about in methods.values():
+            assert path == "/metrics" or about["responses"]["200"]["content"], path
+            error = about["responses"]["422"]["content"]["application/json"]["schema"]
+            assert error == {"$ref": "#/components/schemas/ErrorBody"}, path
+    assert document["security"] == [{}, {"key": []}]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_voyage_gets_data_with_documents_as_strings():
+    body = {"model": "rerank-2", "query": "ab", "documents": DOCUMENTS, "top_k": None, "truncation": True}
+    answer = client().post("/voyage/v1/rerank", json=body).json()
+    assert [set(result) for result in answer["data"]] == [{"index", "relevance_score"}] * 3
+    assert (answer["object"], answer["usage"]) == ("list", {"total_tokens": 21})
+    answer = client().post("/voyage/v1/rerank", json={**body, "top_k": 1, "return_documents": True}).json()
+    assert answer["data"] == [{"index": 1, "relevance_score": pytest.approx(sigmoid(3)), "document": "aab"}]
+
+
+@pytest.mark.parametrize("route", ["/score", "/v1/score"])
+def test_vllm_gets_scores_in_the_order_sent(route):
+    answer = client().post(route, json={"model": "any", "text_1": "ab", "text_2": DOCUMENTS}).json()
+    assert [entry["score"] for entry in answer["data"]] == pytest.approx([0.5, sigmoid(3), sigmoid(2)])
+    assert [entry["index"] for entry in answer["data"]] == [0, 1, 2]
+    one = client().post(route, json={"text_1": "ab", "text_2": "ab"}).json()
+    assert [entry["score"] for entry in one["data"]] == pytest.approx([sigmoid(2)])
+
+
+def test_scores_of_as_many_queries_as_texts_ask_each_query_once():
+    reranker = StubReranker()
+    body = {"queries": ["a", "b", "a"], "documents": ["aa", "aab", "b"]}
+    answer = client(reranker).post("/score", json=body).json()
+    assert [entry["score"] for entry in answer["data"]] == pytest.approx([sigmoid(2), sigmoid(1), 0.5])
+    assert reranker.calls == [("a", ["aa", "b"]), ("b", ["aab"])]
+    short = client().post("/score", json={"text_1": ["a", "b"], "text_2": ["a"]})
+    assert "2 texts and text_2 1" in assert_error(short, 422, "Validation")["message"]
+
+
+def test_cohere_v1_reads_the_fields_of_objects_that_it_is_told():
+    reranker = StubReranker()
+    documents = [{"title": "A", "body": "b", "id": 7}, "plain"]
+    client(reranker).post("/v1/rerank", json={"query": "q", "documents": documents, "rank_fields": ["title", "body"]})
+    assert reranker.calls == [("q", ["title: A\nbody: b", "plain"])]
+
+
+def test_documents_are_cut_as_cohere_says_and_others_not():
+    reranker = StubReranker()
+    service, body = client(reranker), {"query": "a", "documents": ["b"]}
+    service.post("/v2/rerank", json={**body, "max_tokens_per_doc": 7})
+    service.post("/v2/rerank", json={**body, "max_tokens_per_doc": None})
+    service.post("/v1/rerank", json=body)
+    assert [most for _, most in reranker.asked] == [7, 4096, None]
+    refused = service.post("/v2/rerank", json={**body, "max_tokens_per_doc": 0})
+    assert_error(refused, 422, "Validation")
+
+
+def test_several_models_answer_by_name():
+    reranker = StubReranker()
+    reranker.names = ["small", "large"]
+    service, body = client(reranker, StubRetriever()), {"query": "a", "documents": ["b"]}
+    assert [service.post("/v1/rerank", json={**body, **more}).json()["model"] for more in ({}, {"model": "large"})] == [
+        "small", "large",
+    ]  # fmt: skip
+    assert service.post("/search", json={"query": "a", "model": "large"}).json()["model"] == "large"
+    told = assert_error(service.post("/v2/rerank", json={**body, "model": "rerank-v3.5"}), 404, "NotFound")
+    assert told["message"] == "model 'rerank-v3.5' is not one of: small, large"
+    assert [model["id"] for model in service.get("/v1/models").json()["data"]] == ["small", "large"]
+
+
+def test_one_model_answers_to_any_name():
+    reranker = StubReranker()
+    assert client(reranker).post("/v2/rerank", json={"query": "a", "documents": ["b"], "model": "x"}).status_code == 200
+
+
+def test_null_texts_are_no_texts():
+    answer = client().post("/rerank", json={"query": "ab", "texts": None, "documents": DOCUMENTS}).json()
+    assert [result["index"] for result in answer["results"]] == [1, 2, 0]
+
+
+def test_documents_are_put_read_and_deleted():
+    service = client(retriever=StubRetriever())
+    documents = [{"doc_id": "d1", "text": "new"}, {"id": "a/b c", "title": "T", "text": "x"}]
+    answer = service.post("/documents", json={"documents": documents}).json()
+    assert (answer["added"], answer["replaced"], answer["documents"]) == (1, 1, 4)
+    assert service.get("/documents/a%2Fb c").json() == {"doc_id": "a/b c", "title": "T", "text": "x"}
+    assert service.delete("/documents/a%2Fb c").json()["deleted"] == 1
+    assert_error(service.delete("/documents/a%2Fb c"), 404, "NotFound")
+    assert_error(service.get("/documents/nobody"), 404, "NotFound")
+    gone = service.request("DELETE", "/documents", json={"doc_ids": ["d1", "d2", "nobody"]}).json()
+    assert (gone["deleted"], gone["documents"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"documents": [{"text": "no id"}]}, "documents.0.doc_id"),
+        ({"documents": [{"doc_id": "d", "text": " ", "title": None}]}, "needs a text or a title"),
+        ({"documents": [{"doc_id": "", "text": "x"}]}, "documents.0.doc_id"),
+        ({"documents": []}, "documents"),
+        ({"documents": [{"doc_id": str(n), "text": "x"} for n in range(4)]}, "4 is above the limit of 3"),
+    ],
+)
+def test_documents_that_cannot_be_taken(body, said):
+    service = client(retriever=StubRetriever(), max_documents=3)
+    assert said in assert_error(service.post("/documents", json=body), 422, "Validation")["detail"]
+
+
+def test_documents_that_cannot_be_written_are_503_and_without_an_index_404():
+    body = {"documents": [{"doc_id": "d", "text": "x"}]}
+    failing = client(retriever=StubRetriever(WriteError("the documents could not be written")))
+    assert_error(failing.post("/documents", json=body), 503, "Unhealthy")
+    assert_error(client().post("/documents", json=body), 404, "NotFound")
+
+
+def test_each_key_has_its_own_limits():
+    keys = (
+        "slow requests_per_minute=1, few max_documents=2 max_query_chars=3 max_body_bytes=200,"
+        "reader write=no, some documents_per_minute=5, all"
+    )
+    service = client(retriever=StubRetriever(), keys={"RANKER_API_KEYS": keys})
+
+    def post(key, body, route="/rerank"):
+        return service.post(route, json=body, headers={"authorization": f"Bearer {key}"})
+
+    body = {"query": "a", "texts": ["a", "b", "c"]}
+    assert post("all", body).status_code == post("slow", body).status_code == 200
+    refused = post("slow", body)
+    assert "1 requests a minute" in assert_error(refused, 429, "Overloaded")["message"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "limit of 2" in assert_error(post("few", body), 422, "Validation")["message"]
+    assert_error(post("few", {"query": "abcd", "texts": ["a"]}), 422, "Validation")
+    assert_error(post("few", {"query": "a", "texts": ["a" * 300]}), 413, "PayloadTooLarge")
+    assert [post("some", body).status_code for _ in range(2)] == [200, 429]
+    documents = {"documents": [{"doc_id": "d", "text": "x"}]}
+    assert_error(post("reader", documents, "/documents"), 403, "Forbidden")
+    assert post("all", documents, "/documents").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_need_no_key_and_load_nothing_from_elsewhere(path):
+    answer = client(keys={"RANKER_API_KEYS": "one"}).get(path)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "//" not in answer.text.replace("http://www.w3.org/2000/svg", "")

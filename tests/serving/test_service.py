@@ -9,15 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-
-from ranker.config import Experiment
 
 ROOT = Path(__file__).parents[2]
 QUESTION = "which animal guards a house"
@@ -53,28 +50,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def experiment(encoding_class, pets, tiny_retriever, tiny_reranker, tmp_path_factory) -> Path:
-    """An experiment file whose data and index are done."""
-    from ranker.data.catalog import prepare
-    from ranker.retrieval import embed
-    from ranker.retrieval.index import build_index
-
-    folder = tmp_path_factory.mktemp("service")
-    config = Experiment().with_overrides({
-        "name": "pets", "output_dir": str(folder / "runs"), "data.source": str(pets),
-        "index.model": tiny_retriever, "index.num_workers": 1, "serve.reranker": tiny_reranker,
-        "serve.scoring.precision": "fp32",
-    })  # fmt: skip
-    (folder / "pets.yaml").write_text(config.to_yaml())
-    prepare(config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "_encoded", encoding_class())  # ten documents are not worth a cluster
-        patch.setattr(embed, "connected", lambda config: nullcontext())
-        build_index(config)
-    return folder / "pets.yaml"
 
 
 @pytest.fixture(scope="module")

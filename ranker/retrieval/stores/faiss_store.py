@@ -206,6 +206,10 @@ class FaissStore:
             return None
         return faiss.rev_swig_ptr(inner.get_xb(), inner.ntotal * inner.d).reshape(inner.ntotal, inner.d)
 
+    def key(self, identifier: str) -> int | None:
+        """The key of an id; None where there is none."""
+        return self._keys.get(identifier)
+
     @property
     def ids(self) -> list[str | None]:
         """The ids by key; None where one was removed."""

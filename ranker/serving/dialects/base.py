@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """Text in which lone surrogates, which JSON may carry and UTF-8 may not, are U+FFFD; other values as they are."""
     if not isinstance(value, str) or value.isascii():
         return value
@@ -21,10 +21,10 @@ def _readable(value: Any) -> Any:
 
 def _text_of(value: Any) -> Any:
     """A document sent as ``{"text": ...}`` (Cohere v1, Jina) is its text."""
-    return _readable(value["text"] if isinstance(value, dict) and "text" in value else value)
+    return readable(value["text"] if isinstance(value, dict) and "text" in value else value)
 
 
-Query = Annotated[str, BeforeValidator(_readable), StringConstraints(min_length=1)]
+Query = Annotated[str, BeforeValidator(readable), StringConstraints(min_length=1)]
 Text = Annotated[str, BeforeValidator(_text_of)]
 TopN = Annotated[int, Field(ge=1)] | None
 
@@ -33,6 +33,12 @@ class Request(BaseModel):
     """A body in which unknown keys are ignored and optional ones may be null: clients send both."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Answer(BaseModel):
+    """What a dialect answers, for the documentation: answers are written as plain dictionaries, which is faster."""
+
+    model_config = ConfigDict(protected_namespaces=())
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,14 @@ class Ranking:
     Args:
         id: of the request. model: name that the service gives its reranker.
         items: best first, all of them. tokens: that the model read; None when it was not counted.
+        created: Unix time of the answer.
     """
 
     id: str
     model: str
     items: tuple[Item, ...]
     tokens: int | None = None
+    created: int = 0
 
     def top(self, count: int | None) -> tuple[Item, ...]:
         """The best ``count``; None is all of them."""

@@ -1,11 +1,13 @@
-"""Cohere: ``POST /v2/rerank`` (https://docs.cohere.com/reference/rerank); version 1 shares its route with Jina.
+"""Cohere: ``POST /v2/rerank`` (https://docs.cohere.com/reference/rerank); version 1 shares its route with Jina."""
 
-``max_tokens_per_doc`` is accepted and ignored: a pair is truncated to the model's own length.
-"""
+from typing import Annotated, Any
 
-from typing import Any
+from pydantic import Field
 
-from ranker.serving.dialects.base import Query, Ranking, Request, Text, TopN
+from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text, TopN
+
+# A document above this many tokens is cut before it is paired with the query, unless the client says otherwise.
+MAX_TOKENS_PER_DOC = 4096
 
 
 class RerankRequest(Request):
@@ -15,7 +17,22 @@ class RerankRequest(Request):
     documents: list[Text]
     model: str | None = None
     top_n: TopN = None
-    max_tokens_per_doc: int | None = None
+    max_tokens_per_doc: Annotated[int, Field(ge=1, description="Cut documents to this many tokens.")] | None = None
+
+
+class Result(Answer):
+    """One document, by its place in the request."""
+
+    index: int
+    relevance_score: float
+
+
+class RerankResponse(Answer):
+    """Results best first."""
+
+    id: str
+    results: list[Result]
+    meta: dict[str, Any]
 
 
 def answer(request: RerankRequest, ranking: Ranking) -> dict[str, Any]:

@@ -4,9 +4,11 @@ One answer serves all four, since each ignores the keys of the others. They diff
 is ``{"text": ...}`` for the first three and a plain string for Infinity, whose client always sends ``raw_scores``.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from ranker.serving.dialects.base import Query, Ranking, Request, Text, TopN
+from pydantic import Field, model_validator
+
+from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text, TopN
 from ranker.serving.dialects.cohere import meta
 
 
@@ -19,6 +21,19 @@ class RerankRequest(Request):
     top_n: TopN = None
     return_documents: bool | None = None
     raw_scores: bool | None = None
+    max_tokens_per_doc: Annotated[int, Field(ge=1, description="Cut documents to this many tokens.")] | None = None
+    rank_fields: list[str] | None = Field(None, description="Keys of documents that are objects, joined into a text.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _join_fields(cls, body: Any) -> Any:
+        """An object is read as the lines ``key: value`` of its ``rank_fields``, as by version 1 of Cohere."""
+        fields = body.get("rank_fields") if isinstance(body, dict) else None
+        documents = body.get("documents") if isinstance(body, dict) else None
+        if not fields or not isinstance(fields, list) or not isinstance(documents, list):
+            return body
+        names = [name for name in fields if isinstance(name, str)]
+        return {**body, "documents": [_joined(document, names) for document in documents]}
 
     @property
     def from_infinity(self) -> bool:
@@ -26,8 +41,41 @@ class RerankRequest(Request):
         return "raw_scores" in self.model_fields_set
 
 
+class Document(Answer):
+    """The text of a result."""
+
+    text: str
+
+
+class Result(Answer):
+    """One document, by its place in the request; ``document`` is a plain string for Infinity."""
+
+    index: int
+    relevance_score: float
+    document: Document | str | None = None
+
+
+class Usage(Answer):
+    """Tokens that the model read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class RerankResponse(Answer):
+    """Results best first."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    usage: Usage
+    results: list[Result]
+    meta: dict[str, Any]
+
+
 def answer(request: RerankRequest, ranking: Ranking) -> dict[str, Any]:
-    """``{"id", "object", "model", "usage", "results": [{"index", "relevance_score", "document"?}], "meta"}``.
+    """The body as :class:`RerankResponse` says it.
 
     Unsaid, documents come back, as Jina and vLLM do; for Infinity they do not, as there.
     """
@@ -44,8 +92,15 @@ def answer(request: RerankRequest, ranking: Ranking) -> dict[str, Any]:
     return {
         "id": ranking.id,
         "object": "rerank",
+        "created": ranking.created,
         "model": ranking.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "results": results,
         "meta": meta("1"),
     }
+
+
+def _joined(document: Any, names: list[str]) -> Any:
+    if not isinstance(document, dict) or not any(name in document for name in names):
+        return document
+    return "\n".join(f"{name}: {document[name]}" for name in names if name in document)

@@ -6,7 +6,7 @@ and ignored: pairs are always truncated as the model was trained.
 
 from typing import Any
 
-from ranker.serving.dialects.base import Query, Ranking, Request, Text
+from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text
 
 
 class RerankRequest(Request):
@@ -16,11 +16,20 @@ class RerankRequest(Request):
     texts: list[Text]
     raw_scores: bool | None = None
     return_text: bool | None = None
+    model: str | None = None
 
     @property
     def documents(self) -> list[str]:
         """The texts, by the name that all dialects share."""
         return self.texts
+
+
+class Rank(Answer):
+    """One text, by its place in the request."""
+
+    index: int
+    score: float
+    text: str | None = None
 
 
 def answer(request: RerankRequest, ranking: Ranking) -> list[dict[str, Any]]:

@@ -1,0 +1,147 @@
+"""Things in use by name, replaced by others while requests go on: a model, an index.
+
+What is new is loaded beside what is in use. Only when all of it is there do the names point to it, at once; what was in
+use before is closed when its last request has its answer. What cannot be loaded changes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from ranker.serving.errors import UnknownModelError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class _Entry(Generic[T]):
+    """A loaded thing and the number of requests that use it."""
+
+    def __init__(self, source: str, thing: T) -> None:
+        self.source, self.thing, self.users, self.retired = source, thing, 0, False
+
+
+def change_of(state: Mapping[str, Any]) -> str:
+    """In one word or sentence, what became of the last change: ``done``, ``loading``, or why it was not made."""
+    return state["problem"] or ("loading" if state["loading"] else "done")
+
+
+class Swapper(Generic[T]):
+    """Names of things, such as of rerankers.
+
+    Args:
+        load: makes the thing of a source, such as a folder; called in a thread. close: lets go of one.
+    """
+
+    def __init__(self, load: Callable[[str], T], close: Callable[[T], None]) -> None:
+        self._load, self._close = load, close
+        self._named: dict[str, _Entry[T]] = {}
+        self._wanted: dict[str, str] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.problem = ""
+
+    async def replace(self, wanted: Mapping[str, str]) -> None:
+        """Let these names mean these sources; the first name is the one that is used unsaid.
+
+        The first time this waits until everything is loaded, and raises what fails. Afterwards it returns at once, and
+        loading goes on in the background: Ray Serve sends nothing to a replica that is being reconfigured, and ends one
+        whose reconfiguration fails, though it could go on with what it has.
+
+        Raises:
+            ValueError: where nothing is wanted. The first time: whatever ``load`` raises.
+        """
+        if not wanted:
+            raise ValueError("nothing to load was named")
+        self._wanted = dict(wanted)
+        if not self._named:
+            await self._bring(self._wanted)
+            return
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.create_task(self._bring_or_stay(self._wanted))
+
+    @contextmanager
+    def use(self, name: str | None = None) -> Iterator[tuple[str, T]]:
+        """The name and the thing, which stays open for as long as the block runs.
+
+        Args:
+            name: None: the first. Where there is only one, any name means it, since many clients send one of their own.
+
+        Raises:
+            UnknownModelError: where there are several, and none of this name.
+        """
+        known = next(iter(self._named)) if not name or len(self._named) == 1 else name
+        if known not in self._named:
+            raise UnknownModelError(f"model {name[:80]!r} is not one of: {', '.join(self._named)}")
+        entry = self._named[known]
+        entry.users += 1
+        try:
+            yield known, entry.thing
+        finally:
+            entry.users -= 1
+            self._close_if_idle(entry)
+
+    def everything(self) -> list[T]:
+        """What is in use, each once."""
+        return list({id(entry.thing): entry.thing for entry in self._named.values()}.values())
+
+    def state(self) -> dict[str, Any]:
+        """Names with their sources in use; the sources that are being loaded; why the last change was not made."""
+        now = {name: entry.source for name, entry in self._named.items()}
+        loading = sorted(set(self._wanted.values()) - set(now.values())) if self._is_loading() else []
+        return {"in_use": now, "loading": loading, "problem": self.problem}
+
+    async def settled(self) -> None:
+        """When nothing is being loaded any more."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    def _is_loading(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def _bring_or_stay(self, wanted: Mapping[str, str]) -> None:
+        try:
+            await self._bring(wanted)
+        except asyncio.CancelledError:
+            raise  # another change came
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {error}"
+            log.error("still serving %s, since the change failed: %s", self.state()["in_use"], self.problem)
+
+    async def _bring(self, wanted: Mapping[str, str]) -> None:
+        self.problem = ""
+        ready = {entry.source: entry for entry in self._named.values()}
+        fresh: dict[str, _Entry[T]] = {}
+        try:
+            for source in dict.fromkeys(wanted.values()):
+                if source not in ready:
+                    fresh[source] = _Entry(source, await self._loaded(source))
+        except BaseException:
+            for entry in fresh.values():
+                self._close(entry.thing)
+            raise
+        before = set(self._named.values())
+        self._named = {name: {**ready, **fresh}[source] for name, source in wanted.items()}
+        for entry in before - set(self._named.values()):
+            entry.retired = True
+            self._close_if_idle(entry)
+        log.info("serving %s", self.state()["in_use"])
+
+    async def _loaded(self, source: str) -> T:
+        loading = asyncio.create_task(asyncio.to_thread(self._load, source))
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(self._drop)  # a thread cannot be stopped
+            raise
+
+    def _drop(self, loading: "asyncio.Task[T]") -> None:
+        if not loading.cancelled() and loading.exception() is None:
+            self._close(loading.result())
+
+    def _close_if_idle(self, entry: _Entry[T]) -> None:
+        if entry.retired and not entry.users:
+            entry.retired = False
+            self._close(entry.thing)
