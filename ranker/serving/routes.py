@@ -99,7 +99,15 @@ async def rerank_v1(body: jina.RerankRequest, request: Request) -> JSONResponse:
     """Rerank as Jina, vLLM and version 1 of Cohere do."""
     current().dialect = "infinity" if body.from_infinity else "jina"
     ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
-    return JSONResponse(jina.answer(body, ranking))
+    return JSONResponse(jina.answer(body, ranking, plain=body.from_infinity))
+
+
+@router.post("/infinity/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(jina.RerankResponse))
+async def rerank_infinity(body: jina.RerankRequest, request: Request) -> JSONResponse:
+    """Rerank as Infinity does, for clients of it that cannot be told from others by their body, such as LiteLLM."""
+    current().dialect = "infinity"
+    ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
+    return JSONResponse(jina.answer(body, ranking, plain=True))
 
 
 @router.post("/v2/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(cohere.RerankResponse))

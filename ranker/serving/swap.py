@@ -72,9 +72,10 @@ class Swapper(Generic[T]):
         Raises:
             UnknownModelError: where there are several, and none of this name.
         """
-        known = next(iter(self._named)) if not name or len(self._named) == 1 else name
+        first = next(iter(self._named))
+        known = name if name and len(self._named) > 1 else first
         if known not in self._named:
-            raise UnknownModelError(f"model {name[:80]!r} is not one of: {', '.join(self._named)}")
+            raise UnknownModelError(f"model {known[:80]!r} is not one of: {', '.join(self._named)}")
         entry = self._named[known]
         entry.users += 1
         try:

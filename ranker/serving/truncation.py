@@ -24,7 +24,10 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], count
         ids = encoded["input_ids"][row]
         if len(ids) < count:
             continue
-        found[place] = text[: encoded["offset_mapping"][row][-1][1]] if tokenizer.is_fast else tokenizer.decode(ids)
+        if tokenizer.is_fast:
+            found[place] = text[: encoded["offset_mapping"][row][-1][1]]
+        else:
+            found[place] = str(tokenizer.decode(ids))
     return found
 
 

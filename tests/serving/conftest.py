@@ -1,5 +1,10 @@
-from contextlib import nullcontext
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,3 +31,58 @@ def experiment(encoding_class, pets, tiny_retriever, tiny_reranker, tmp_path_fac
         patch.setattr(embed, "connected", lambda config: nullcontext())
         build_index(config)
     return folder / "pets.yaml"
+
+
+class Local:
+    """A deployment in this process: its methods are called as a handle's are."""
+
+    def __init__(self, replica: Any) -> None:
+        self._replica = replica
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._replica, name))
+
+
+@pytest.fixture(scope="session")
+def http_service(tiny_reranker: str, experiment: Path, tmp_path_factory) -> Iterator[Callable[..., str]]:
+    """Starts the gateway with a reranker and an index in this process, and returns its address.
+
+    All but Ray Serve is real: the socket, the wire formats, the models. Its arguments are the accepted key, or none.
+    """
+    import uvicorn
+
+    from ranker.config import ScoringConfig
+    from ranker.serving.calls import Backend
+    from ranker.serving.deployments import RerankerReplica, RetrieverReplica
+    from ranker.serving.keys import load_keys
+    from ranker.serving.routes import Service, create_app
+
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(key: str = "") -> str:
+        reranker = RerankerReplica(ScoringConfig(precision="fp32").model_dump())
+        retriever = RetrieverReplica(str(tmp_path_factory.mktemp("documents")))
+        runs = experiment.parent / "runs"
+
+        @asynccontextmanager
+        async def load(app: Any) -> AsyncIterator[None]:
+            await reranker.reconfigure({"models": {"pets": tiny_reranker}})
+            await retriever.reconfigure({"index": str(runs / "index"), "corpus": str(runs / "data")})
+            yield
+
+        backend = Backend(Local(reranker), Local(retriever), 30.0)
+        app = create_app(Service(backend, "pets", keys=load_keys(environment={"RANKER_API_KEYS": key})))
+        app.router.lifespan_context = load
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        end = time.monotonic() + 60
+        while not server.started and thread.is_alive() and time.monotonic() < end:
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(20)

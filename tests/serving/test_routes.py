@@ -134,6 +134,8 @@ def test_infinity_gets_documents_as_strings_and_only_when_asked():
     assert client().post("/rerank", json=body).json()["results"][0].keys() == {"index", "relevance_score"}
     answer = client().post("/rerank", json={**body, "return_documents": True}).json()
     assert answer["results"][0]["document"] == "aab"
+    body = {"query": "ab", "documents": DOCUMENTS, "return_documents": True}  # as LiteLLM sends it, also to vLLM
+    assert client().post("/infinity/rerank", json=body).json()["results"][0]["document"] == "aab"
 
 
 def test_cohere_v2_accepts_nulls_and_objects():
@@ -281,7 +283,8 @@ def test_openapi_names_every_route_its_answers_and_its_errors():
     document = client().get("/openapi.json").json()
     paths = document["paths"]
     assert {
-        "/", "/rerank", "/v1/rerank", "/v2/rerank", "/voyage/v1/rerank", "/score", "/search", "/documents",
+        "/", "/rerank", "/v1/rerank", "/v2/rerank", "/voyage/v1/rerank", "/infinity/rerank", "/score", "/search",
+        "/documents",
         "/documents/{doc_id}", "/info", "/health", "/ready", "/v1/models", "/metrics", "/docs",
     } <= paths.keys()  # fmt: skip
     for path, methods in paths.items():

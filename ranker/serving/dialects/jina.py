@@ -2,6 +2,7 @@
 
 One answer serves all four, since each ignores the keys of the others. They differ in one thing: ``document``
 is ``{"text": ...}`` for the first three and a plain string for Infinity, whose client always sends ``raw_scores``.
+Other clients of Infinity (LiteLLM) send what clients of vLLM send; they have the prefix ``/infinity``.
 """
 
 from typing import Annotated, Any
@@ -74,19 +75,22 @@ class RerankResponse(Answer):
     meta: dict[str, Any]
 
 
-def answer(request: RerankRequest, ranking: Ranking) -> dict[str, Any]:
+def answer(request: RerankRequest, ranking: Ranking, plain: bool = False) -> dict[str, Any]:
     """The body as :class:`RerankResponse` says it.
 
     Unsaid, documents come back, as Jina and vLLM do; for Infinity they do not, as there.
+
+    Args:
+        plain: documents are plain strings, as Infinity's.
     """
     wanted = request.return_documents
-    with_text = (not request.from_infinity) if wanted is None else wanted
+    with_text = (not plain) if wanted is None else wanted
     results: list[dict[str, Any]] = []
     for item in ranking.top(request.top_n):
         score = item.logit if request.raw_scores else item.score
         result: dict[str, Any] = {"index": item.index, "relevance_score": score}
         if with_text:
-            result["document"] = item.text if request.from_infinity else {"text": item.text}
+            result["document"] = item.text if plain else {"text": item.text}
         results.append(result)
     tokens = ranking.tokens or 0
     return {
