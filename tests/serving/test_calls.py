@@ -27,7 +27,7 @@ class Reranker:
         self.turns, self.seconds_left = list(turns), []
         self.score, self.describe = Method(self._score), Method(self._describe)
 
-    async def _score(self, query, documents, within_s):
+    async def _score(self, query, documents, model=None, max_tokens=None, within_s=None):
         self.seconds_left.append(within_s)
         turn = self.turns.pop(0) if self.turns else None
         if isinstance(turn, Exception):
@@ -37,7 +37,7 @@ class Reranker:
         return Scored([1.0] * len(documents), 3, 0.3, queued=0.1, tokenised=0.02, inferred=0.18)
 
     async def _describe(self):
-        return (await self._score("", [""], 0)).tokens
+        return (await self._score("", [""])).tokens
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +70,9 @@ def test_a_request_that_kills_every_replica_ends_after_three():
 
 def test_the_second_try_has_what_is_left_of_the_time():
     class Slow(Reranker):
-        async def _score(self, query, documents, within_s):
+        async def _score(self, query, documents, model=None, max_tokens=None, within_s=None):
             await asyncio.sleep(0.1)
-            return await super()._score(query, documents, within_s)
+            return await super()._score(query, documents, model, max_tokens, within_s)
 
     reranker = Slow(RayActorError())
     ask(reranker, deadline_s=1.0)

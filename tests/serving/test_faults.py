@@ -60,8 +60,8 @@ def application(model: str):
     small = {"num_cpus": 0.1}
     reranker = Reranker.options(
         num_replicas=2, ray_actor_options=small, max_ongoing_requests=16, max_queued_requests=16,
-        health_check_period_s=1, graceful_shutdown_timeout_s=30,
-    ).bind(model, config["scoring"])  # fmt: skip
+        health_check_period_s=1, graceful_shutdown_timeout_s=30, user_config={"models": {"pets": model}},
+    ).bind(config["scoring"])  # fmt: skip
     gateway = Gateway.options(num_replicas=2, ray_actor_options=small, graceful_shutdown_timeout_s=30)
     return gateway.bind(reranker, None, "pets", config, {"reranker": model, "retrieval": False})
 

@@ -29,7 +29,7 @@ class Reranker:
         self.error, self.asked = error, 0
         self.score = Method(self._score)
 
-    async def _score(self, query, documents, within_s):
+    async def _score(self, query, documents, *options):
         self.asked += 1
         if self.error:
             raise self.error
