@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingConfig
 
+from ranker.registry import nearest
+from ranker.serving.artefacts import RerankerSettings, RetrieverSettings
 from ranker.serving.autoscaling import TokenPolicy
 
 # What the code says where a config does not (deployments.py); Ray's own number for deployments that are not ours.
@@ -14,6 +16,8 @@ RAYS_MAX_ONGOING = 5
 RAYS_GRACE_S = 20.0
 RAYS_CHECK_PERIOD_S = 10.0
 RAYS_CHECK_TIMEOUT_S = 30.0
+# What a change without a restart may say.
+SETTINGS: dict[str, type[BaseModel]] = {"Reranker": RerankerSettings, "Retriever": RetrieverSettings}
 POLICY = f"{TokenPolicy.__module__}:{TokenPolicy.__name__}"
 
 
@@ -30,7 +34,9 @@ def contradictions(deployment: dict[str, Any], http: dict[str, Any], ours: bool)
         if not problems:
             yield from _scaling(scaling, deployment, ours)
     yield from _timeouts(deployment, http)
-    yield from _queues(deployment, ours)
+    if ours:
+        yield from _queues(deployment)
+        yield from _settings(deployment)
 
 
 def _invalid(scaling: dict[str, Any]) -> Iterator[str]:
@@ -99,11 +105,27 @@ def _timeouts(deployment: dict[str, Any], http: dict[str, Any]) -> Iterator[str]
         yield f"health_check_timeout_s: {limit:g} is below health_check_period_s {period:g}"
 
 
-def _queues(deployment: dict[str, Any], ours: bool) -> Iterator[str]:
-    if ours and deployment.get("max_queued_requests", -1 if deployment["name"] == "Gateway" else 0) == -1:
+def _settings(deployment: dict[str, Any]) -> Iterator[str]:
+    settings, given = SETTINGS.get(deployment["name"]), deployment.get("user_config")
+    if given is None:
+        return
+    if settings is None:
+        yield f"user_config: {deployment['name']} takes none"
+        return
+    try:
+        settings.model_validate(given)
+    except ValidationError as error:
+        for detail in error.errors():
+            name = ".".join(map(str, detail["loc"]))
+            hint = f"; {nearest(name, [*settings.model_fields])}" if detail["type"] == "extra_forbidden" else ""
+            yield f"user_config{'.' if name else ''}{name}: {detail['msg']}{hint}"
+
+
+def _queues(deployment: dict[str, Any]) -> Iterator[str]:
+    if deployment.get("max_queued_requests", -1 if deployment["name"] == "Gateway" else 0) == -1:
         yield "max_queued_requests: -1 is a queue without an end; requests wait in it until all of them are too late"
     back = deployment.get("backpressure_config") or {}
-    if ours and deployment["name"] == "Gateway" and back.get("status_code", 503) != 429:
+    if deployment["name"] == "Gateway" and back.get("status_code", 503) != 429:
         yield (
             "backpressure_config.status_code: 503 for a full queue makes clients repeat at once; say 429 and "
             "retry_after_s"

@@ -123,6 +123,10 @@ def test_a_sound_file_has_no_problems(tmp_path: Path):
         ("name: Reranker", "name: Retriever\n      - name: Retriever", "'Retriever' stands here 2 times"),
         ("args: {experiment: pets.yaml}", "args: {overrides: {serve.scoring.batch_token: 9}}", "batch_tokens"),
         ("host: 127.0.0.1", "host: 127.0.0.1, ssl_certfile: a.crt", "must be provided together"),
+        # What is changed without a restart.
+        ("name: Reranker", "name: Reranker\n        user_config: {model: {a: b}}", "user_config.model: Extra inputs"),
+        ("name: Reranker", "name: Reranker\n        user_config: {models: {}}", "user_config.models: Dictionary"),
+        ("name: Reranker", "name: Gateway\n        user_config: {models: {}}", "Gateway takes none"),
         # Policies, which Ray imports while it reads the file.
         ("{target", "{policy: {policy_function: 'ranker.serving.autoscaling:TokenPolicy', "
          "policy_kwargs: {utilization: 1}}, target", "unexpected keyword argument 'utilization'"),
