@@ -124,14 +124,19 @@ def test_killed_replicas_and_gateways_lose_no_request_and_every_answer_is_right(
         assert {r["index"]: r["score"] for r in body} == pytest.approx(expected, abs=1e-5)
 
 
-def test_both_rerankers_die_and_the_requests_wait_for_new_ones(service: Service):
+def test_when_all_rerankers_die_the_clients_are_told_in_time_and_it_comes_back_by_itself(service: Service):
     wait_for(lambda: len(replicas("Reranker")) == 2, 150)
     with ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(service.rerank, LONG[:100]) for _ in range(2)]
         time.sleep(0.05)
         for process in replicas("Reranker"):
             os.kill(process.pid, signal.SIGKILL)
-        assert [answer.result()[0] for answer in asked] == [200, 200]
+        answers = [answer.result() for answer in asked]
+    # Answered by a new replica, if one is there within the deadline of 25 s: that is up to the machine.
+    assert {status for status, *_ in answers} <= {200, 503, 504}
+    assert all(seconds < 30 for *_, seconds in answers)
+    wait_for(lambda: service.rerank(DOCUMENTS)[0] == 200, 150)
+    wait_for(lambda: len(replicas("Reranker")) == 2, 150)
 
 
 def test_a_client_that_leaves_frees_the_engine(service: Service):
