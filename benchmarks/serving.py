@@ -132,12 +132,15 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         systems[f"Infinity, {name}"] = lambda name=name: infinity(arguments.infinity, name, arguments.model, folder)
     print("| system | documents | clients | p50 ms | p95 ms | p99 ms | pairs/s | answers |\n|" + "---|" * 8, flush=True)
     for name, start in systems.items():
-        with start() as running:
-            warm(running, arguments)
-            for documents in arguments.documents:
-                for clients in arguments.clients:
-                    if documents * clients <= MOST_IN_FLIGHT:
-                        row(name, measured(running, arguments, documents=documents, clients=clients))
+        try:
+            with start() as running:
+                warm(running, arguments)
+                for documents in arguments.documents:
+                    for clients in arguments.clients:
+                        if documents * clients <= MOST_IN_FLIGHT:
+                            row(name, measured(running, arguments, documents=documents, clients=clients))
+        except RuntimeError as error:  # one that does not start leaves the others their rows
+            print(f"| {name} | did not start: {str(error).splitlines()[-1][:100]} |" + " |" * 6, flush=True)
 
 
 def row(name: str, found: dict[str, Any]) -> None:

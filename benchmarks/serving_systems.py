@@ -77,7 +77,7 @@ def started(command: list[str], port: int, ready: str, folder: Path, **environme
         end = time.monotonic() + 180
         while not _answers(f"http://127.0.0.1:{port}{ready}"):
             if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"{command[:3]} did not start:\n{(folder / f'{port}.log').read_text()[-3000:]}")
+                raise RuntimeError(f"{command[:3]} did not start:\n{(folder / f'{port}.log').read_text()[-3000:]}")
             time.sleep(0.3)
         yield Running(f"http://127.0.0.1:{port}/rerank", psutil.Process(process.pid))
     finally:
