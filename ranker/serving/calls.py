@@ -111,10 +111,10 @@ class Backend:
         """
         if not documents:
             return Scored([], 0, 0.0)
+        wishes = {name: wish for name, wish in (("model", model), ("max_tokens", max_tokens)) if wish is not None}
         scored: Scored = await self._ask(
-            "reranker", lambda left: self._reranker.score.remote(query, documents, model, max_tokens, left),
-            self._deadline_s,
-        )  # fmt: skip
+            "reranker", lambda left: self._reranker.score.remote(query, documents, left, **wishes), self._deadline_s
+        )
         trace = current()
         trace.documents += len(documents)
         trace.model = scored.model or trace.model

@@ -57,15 +57,15 @@ class RerankerReplica:
         self,
         query: str,
         documents: list[str],
+        within_s: float | None = None,
         model: str | None = None,
         max_tokens: int | None = None,
-        within_s: float | None = None,
     ) -> Scored:
         """Logits of the documents, in order.
 
         Args:
-            model: name; None: the first. max_tokens: a document's, at most. within_s: seconds that the caller waits.
-                None: for ever.
+            within_s: seconds that the caller waits. None: for ever.
+            model: name; None: the first. max_tokens: a document's, at most.
 
         Raises:
             UnknownModelError: where there are several models, and none of this name.

@@ -114,8 +114,8 @@ async def rerank_infinity(body: jina.RerankRequest, request: Request) -> JSONRes
 async def rerank_v2(body: cohere.RerankRequest, request: Request) -> JSONResponse:
     """Rerank as version 2 of Cohere does."""
     current().dialect = "cohere"
-    most = body.max_tokens_per_doc or cohere.MAX_TOKENS_PER_DOC
-    return JSONResponse(cohere.answer(body, await _rank(request, body.query, body.documents, body.model, most)))
+    ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
+    return JSONResponse(cohere.answer(body, ranking))
 
 
 @router.post(

@@ -23,8 +23,8 @@ class Method:
     def __init__(self, function):
         self._function = function
 
-    def remote(self, *args):
-        return self._function(*args)
+    def remote(self, *args, **wishes):
+        return self._function(*args, **wishes)
 
 
 class StubReranker:
@@ -36,7 +36,7 @@ class StubReranker:
         self.error, self.delay, self.calls, self.asked = error, delay, [], []
         self.score, self.describe = Method(self._score), Method(self._describe)
 
-    async def _score(self, query, documents, model=None, max_tokens=None, within_s=None):
+    async def _score(self, query, documents, within_s=None, model=None, max_tokens=None):
         self.calls.append((query, documents))
         self.asked.append((model, max_tokens))
         await asyncio.sleep(self.delay)
@@ -337,7 +337,7 @@ def test_documents_are_cut_as_cohere_says_and_others_not():
     service.post("/v2/rerank", json={**body, "max_tokens_per_doc": 7})
     service.post("/v2/rerank", json={**body, "max_tokens_per_doc": None})
     service.post("/v1/rerank", json=body)
-    assert [most for _, most in reranker.asked] == [7, 4096, None]
+    assert [most for _, most in reranker.asked] == [7, None, None]
     refused = service.post("/v2/rerank", json={**body, "max_tokens_per_doc": 0})
     assert_error(refused, 422, "Validation")
 

@@ -1,13 +1,13 @@
-"""Cohere: ``POST /v2/rerank`` (https://docs.cohere.com/reference/rerank); version 1 shares its route with Jina."""
+"""Cohere: ``POST /v2/rerank`` (https://docs.cohere.com/reference/rerank); version 1 shares its route with Jina.
+
+Without ``max_tokens_per_doc`` a pair is cut to what the model reads, as in training; Cohere's own default is 4096.
+"""
 
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text, TopN
-
-# A document above this many tokens is cut before it is paired with the query, unless the client says otherwise.
-MAX_TOKENS_PER_DOC = 4096
 
 
 class RerankRequest(Request):
