@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
 
 from ranker.config import Experiment, TrainConfig
 from ranker.data.formats.example_files import read_examples
@@ -42,7 +42,7 @@ from ranker.training.objective import check_objective, needs_scores
 from ranker.training.order import parts_of
 from ranker.training.progress import LOG, LogFollower, TrainingError, describe
 from ranker.training.tracking import check_trackers, trackers
-from ranker.training.worker import STOPPED, train_worker
+from ranker.training.worker import RESERVED, STOPPED, Trainer, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -228,16 +228,21 @@ def _run_workers(job: Job, place: RunPlace, callbacks: Sequence[ray.train.UserCa
         "resources_per_worker": resources,
         "placement_strategy": train.placement,
     }
-    trainer = TorchTrainer(
+    trainer = Trainer(
         train_worker,
         train_loop_config={"job": job},
         scaling_config=ray.train.ScalingConfig(**scaling),
         run_config=ray.train.RunConfig(**run),
     )
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise TrainingError(f"training failed after {train.max_failures} restarts: {error}") from error
+    finally:
+        # Ray's own handler stays otherwise, and with it the controller of a run that is over.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupted)
 
 
 def _check_resources(train: TrainConfig) -> None:
@@ -282,5 +287,5 @@ def _tidy(work: Path, place: RunPlace) -> None:
         file.replace(work / file.name)
     for folder in (work / WEIGHTS, work / STORAGE, work / UNIVERSAL):
         shutil.rmtree(folder, ignore_errors=True)
-    for file in (work / GROUP_FILE, work / OUTCOME, *work.glob(KEPT.format("*"))):
+    for file in (work / GROUP_FILE, work / OUTCOME, work / RESERVED, *work.glob(KEPT.format("*"))):
         file.unlink(missing_ok=True)

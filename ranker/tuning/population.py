@@ -17,7 +17,7 @@ from typing import Any
 from ranker.manifest import fingerprint, write_json, write_text
 from ranker.tuning.recipe import Recipe, mines, part_config, trial_config
 from ranker.tuning.records import FAILED, LOG, MODEL, OUTCOME, Ended, Point, ended_of, write_ended
-from ranker.tuning.trial import LATENCY, MINED, PASSING, VALUE, Bench, mine_once, slot, wait_for_folder, with_latency
+from ranker.tuning.trial import LATENCY, MINED, PASSING, VALUE, Bench, mine_once, slot, with_latency
 
 PARENT, RECIPE, GENERATION = "parent", "recipe.json", "generation"
 # Parts of a member that stay while it goes on; another one may still start from the newest.
@@ -96,8 +96,7 @@ def _train_part(bench: Bench, overrides: Mapping[str, Any], place: Path, state: 
     if mines(overrides):
         mine_once(bench, config)
     part = part_config(config, len(state.segments), bench.base.tune.generations, parent)
-    with slot(bench):
-        wait_for_folder(place / MODEL)
+    with slot(bench, place / MODEL):
         start = time.monotonic()
         done = fit(part)
         seconds = time.monotonic() - start

@@ -21,6 +21,7 @@ from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
 from ranker.manifest import write_json
+from ranker.training.worker import free, reservations
 from ranker.tuning.plan import DRIVER_CPUS
 from ranker.tuning.population import State, run_generations
 from ranker.tuning.recipe import key_of
@@ -71,7 +72,11 @@ def run_sweep(bench: Bench, space: Space, search: Search, name: str, seconds: fl
             failure_config=tune.FailureConfig(max_failures=LOSSES),
         )  # fmt: skip
         tuner = tune.Tuner(trainable, param_space=search.param_space, tune_config=settings, run_config=run)
+    before = reservations()
     grid = tuner.fit()
+    # Of trials that the time budget or a lost node ended before they could leave word of it.
+    for name in reservations() - before:
+        free(name)
     results = [grid[number] for number in range(len(grid))]
     errors = {Path(result.path).name: str(result.error) for result in results if result.path and result.error}
     return read_trials(bench, errors)

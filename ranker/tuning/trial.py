@@ -15,6 +15,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from ranker.config import Experiment
 from ranker.manifest import write_text
+from ranker.training.worker import free_reservation
 from ranker.tuning.latency import measure_latency
 from ranker.tuning.recipe import groups_folder, mines, trial_config
 from ranker.tuning.records import (
@@ -22,7 +23,6 @@ from ranker.tuning.records import (
     LOG,
     MODEL,
     OUTCOME,
-    PARTIAL,
     Ended,
     ended_of,
     measured,
@@ -118,10 +118,9 @@ def _train(bench: Bench, overrides: Mapping[str, Any], folder: Path) -> Ended:
     config = trial_config(bench.base, overrides, folder / MODEL, bench.work / MINED)
     if mines(overrides):
         mine_once(bench, config)
-    with slot(bench):
-        wait_for_folder(folder / MODEL)
+    with slot(bench, folder / MODEL):
         start = time.monotonic()
-        done = fit(config, [Measurements(bench.metric, bench.rounds, folder / PARTIAL / LOG)])
+        done = fit(config, [Measurements(bench.metric, bench.rounds, work_of(folder / MODEL) / LOG)])
         seconds = time.monotonic() - start
     ended = ended_of(folder / MODEL / LOG, bench.metric, config.train.evaluate_every is not None)
     ended = replace(ended, seconds=round(seconds, 2), train_seconds=done.outcome.get("train_seconds"))
@@ -150,19 +149,35 @@ def mine_once(bench: Bench, config: Experiment) -> None:
 
 
 @contextmanager
-def slot(bench: Bench) -> Iterator[None]:
+def slot(bench: Bench, model: Path) -> Iterator[None]:
     """Hold one of the places in which trials train.
 
     Tune starts all trials of a population at once, and a trial's workers are no part of what Tune reserves for it. A
-    lock of the system ends with its process, however that ends.
+    lock of the system ends with its process, however that ends; then whoever comes next gives back the cores that the
+    one before has left reserved.
+
+    Args:
+        model: folder that will be trained into.
     """
     (bench.work / SLOTS).mkdir(exist_ok=True)
-    locks = [FileLock(bench.work / SLOTS / str(number)) for number in range(bench.slots)]
-    lock = _first_free(locks)
+    lock = _first_free([FileLock(bench.work / SLOTS / str(number)) for number in range(bench.slots)])
+    holder = Path(f"{lock.lock_file}.holder")
     try:
+        free_reservation(work_of(model))
+        if holder.is_file():
+            free_reservation(Path(holder.read_text("utf-8")))
+        write_text(holder, str(work_of(model)))
+        # A trial that was paused may be back before its own process has let go of the folder.
+        with FileLock(model.with_name(f".{model.name}.lock")):
+            pass
         yield
     finally:
         lock.release()
+
+
+def work_of(model: Path) -> Path:
+    """Where the stage `train` works before its folder is whole."""
+    return model.with_name(f".{model.name}.partial")
 
 
 def _first_free(locks: list[FileLock]) -> FileLock:
@@ -174,9 +189,3 @@ def _first_free(locks: list[FileLock]) -> FileLock:
                 continue
             return lock
         time.sleep(SECONDS_BETWEEN_TRIES)
-
-
-def wait_for_folder(model: Path) -> None:
-    """Until the process before has let go of the folder: a paused trial may be back before that has ended."""
-    with FileLock(model.with_name(f".{model.name}.lock")):
-        return
