@@ -17,6 +17,7 @@ from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
 from ranker.cli.stages import DOORS, run, run_all
 from ranker.config import Experiment, Stage, load_experiment
+from ranker.session import one_cluster
 
 app = typer.Typer(
     name="ranker",
@@ -81,9 +82,15 @@ def retrain(
 ) -> None:
     """Train the recipe of a sweep's best trial, or of the best model below a folder, on the queries of all splits."""
     with show_progress(), explain():
+        from ranker.tuning.chosen import choose
         from ranker.tuning.retrain import retrain as door
 
-        write_result(door(load_experiment(config, overrides or ()), source, keep_test=keep_test).summary())
+        experiment = load_experiment(config, overrides or ())
+        choose(source or experiment.folder("tune"), experiment)  # before the stages in front of it run in vain
+        with one_cluster():
+            if experiment.train.groups is None:
+                run("index", experiment)
+            write_result(door(experiment, source, keep_test=keep_test).summary())
 
 
 app.command()(measuring.evaluate)

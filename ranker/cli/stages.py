@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
@@ -20,11 +20,15 @@ log = logging.getLogger(__name__)
 
 
 class Door(NamedTuple):
-    """A stage as the command line sees it: ``module:function``, what it does, and the stages it reads."""
+    """A stage as the command line sees it: ``module:function``, what it does, and the stages it reads.
+
+    ``check`` names a function that finds mistakes before the stages in front of this one have run.
+    """
 
     function: str
     purpose: str
     needs: tuple[Stage, ...]
+    check: str | None = None
 
 
 DOORS: dict[Stage, Door] = {
@@ -32,7 +36,9 @@ DOORS: dict[Stage, Door] = {
     "index": Door("ranker.retrieval.index:build_index", "embed the corpus into a vector index", ("data",)),
     "mine": Door("ranker.training.mining:mine", "mine hard negatives", ("data", "index")),
     "train": Door("ranker.training.trainer:fit", "fine-tune the cross-encoder", ("mine",)),
-    "tune": Door("ranker.tuning.sweep:sweep", "search hyper-parameters", ("mine",)),
+    "tune": Door(
+        "ranker.tuning.sweep:sweep", "search hyper-parameters", ("mine",), "ranker.tuning.space_check:check_sweep"
+    ),
     "evaluate": Door("ranker.evaluation.evaluate:evaluate", "evaluate on the test queries", ("index", "train")),
     "export": Door("ranker.optimization.export:export", "export to ONNX and check it", ("train",)),
 }
@@ -41,9 +47,13 @@ PIPELINE: tuple[Stage, ...] = ("data", "index", "mine", "train", "evaluate", "ex
 
 def open_door(stage: Stage) -> Callable[[Experiment], Done]:
     """The stage's function; its room is imported now and not before."""
-    module, _, name = DOORS[stage].function.partition(":")
-    door: Callable[[Experiment], Done] = getattr(import_module(module), name)
+    door: Callable[[Experiment], Done] = _named(DOORS[stage].function)
     return door
+
+
+def _named(function: str) -> Any:
+    module, _, name = function.partition(":")
+    return getattr(import_module(module), name)
 
 
 def plan(stage: Stage, config: Experiment) -> list[Stage]:
@@ -72,6 +82,8 @@ def run(stage: Stage, config: Experiment, announce: Callable[[Stage, int, int], 
     """Walk through every door of the plan; what is already done is skipped."""
     steps = plan(stage, config)
     _check_models(steps, config)
+    if (check := DOORS[stage].check) is not None:
+        _named(check)(config)
     done: Done | None = None
     with one_cluster():
         for number, step in enumerate(steps, start=1):

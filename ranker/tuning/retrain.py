@@ -103,6 +103,7 @@ def _mined(base: Experiment, folder: Path, keep_test: bool) -> Experiment:
     from ranker.retrieval.index import build_index
     from ranker.training.mining import mine
 
+    read_manifest(base.folder("data"))
     splits = [split for split in stored_splits(base.folder("data")) if not (keep_test and split == TEST)]
     _write_data(base.folder("data"), folder / "data", splits)
     embeddings = folder / "embeddings"

@@ -11,10 +11,19 @@ from ranker.training.losses import check_loss
 from ranker.tuning.expressions import ExpressionError
 from ranker.tuning.samplers import bounded, examples
 from ranker.tuning.space import Entry, Space, SpaceError
-from ranker.tuning.space_file import told
+from ranker.tuning.space_file import load_space, told
 
 # Random trials that are looked at.
 PROBES = 200
+
+
+def check_sweep(config: Experiment) -> None:
+    """Read and check the space of an experiment, so that no stage in front of the sweep runs in vain.
+
+    Raises:
+        FileNotFoundError, SpaceError: as :func:`load_space` and :func:`check_space`.
+    """
+    check_space(load_space(config.tune.space), config)
 
 
 def check_space(space: Space, config: Experiment) -> None:
@@ -26,6 +35,10 @@ def check_space(space: Space, config: Experiment) -> None:
     """
     problems = [problem for entry in space.entries for problem in _misfits(entry, config)]
     problems += _unfit_for_search(space, config)
+    if config.train.groups is not None and any(path.startswith("mine.") for path in space.paths):
+        problems.append(
+            f"mine.* varies, but train.groups {config.train.groups!r} names groups that are mined already; leave it out"
+        )
     # A value that no field takes would only be told again by every trial that holds it.
     problems = problems or _impossible_trials(space, config)
     if problems:

@@ -24,7 +24,7 @@ from ranker.tuning.repeats import Repeat, clear, gains, repeat
 from ranker.tuning.report import SweepReport, write_report
 from ranker.tuning.runner import RAY_STATE, run_sweep
 from ranker.tuning.search import plan_search
-from ranker.tuning.space import Space, SpaceError
+from ranker.tuning.space import Space
 from ranker.tuning.space_check import check_space
 from ranker.tuning.space_file import load_space
 from ranker.tuning.trial import MINED, SLOTS, Bench
@@ -50,7 +50,7 @@ def sweep(config: Experiment) -> Done:
     """
     space = load_space(config.tune.space)
     check_space(space, config)
-    _check_groups(config, space)
+    _check_groups(config)
     # What the space file says decides, not what it is called; and the inputs say which model and groups.
     tuned = {**config.tune.identity(), "space": dict(space.plain)}
     left_out = ("model", "groups", "mix", "metric")
@@ -62,7 +62,7 @@ def sweep(config: Experiment) -> Done:
     return run_stage("tune", config.folder("tune"), identity, sources(config), lambda work: _make(config, space, work))
 
 
-def _check_groups(config: Experiment, space: Space) -> None:
+def _check_groups(config: Experiment) -> None:
     metric, groups = config.tune.metric, groups_folder(config)
     if metric not in DEFAULT_MEASURES:
         hint = nearest(metric, list(DEFAULT_MEASURES))
@@ -71,11 +71,6 @@ def _check_groups(config: Experiment, space: Space) -> None:
         raise StageError(
             f"{groups}: no dev queries (dev_groups.parquet and dev_qrels.parquet), so that trials cannot be compared; "
             "set mine.num_dev_queries above 0 on data with a dev split, and mine again"
-        )
-    if mines(dict.fromkeys(space.paths)) and config.train.groups is not None:
-        raise SpaceError(
-            f"{config.tune.space}: mine.* varies, but train.groups {config.train.groups!r} names groups that were "
-            "mined already; leave train.groups out"
         )
 
 
