@@ -100,7 +100,8 @@ def note_start(work: Path, trial_id: str, key: str, overrides: Mapping[str, Any]
     (folder / FAILED).unlink(missing_ok=True)
     write_json(folder / SETTINGS, dict(overrides))
     (work / STARTED).mkdir(exist_ok=True)
-    write_text(work / STARTED / trial_id, key)
+    if not (work / STARTED / trial_id).exists():  # whose age says which trial was first
+        write_text(work / STARTED / trial_id, key)
     return folder
 
 

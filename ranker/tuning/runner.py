@@ -63,7 +63,7 @@ def run_sweep(bench: Bench, space: Space, search: Search, name: str, seconds: fl
     else:
         settings = tune.TuneConfig(
             num_samples=search.num_samples, search_alg=search.algorithm, scheduler=search.scheduler,
-            max_concurrent_trials=bench.slots if name == "optuna" else None,
+            max_concurrent_trials=bench.slots if search.capped else None,
             time_budget_s=seconds, trial_dirname_creator=_trial_name,
         )  # fmt: skip
         run = tune.RunConfig(

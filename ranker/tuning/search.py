@@ -37,7 +37,7 @@ class Search:
     Args:
         param_space: a trial's config, with what Tune itself resolves. num_samples: trials that it asks for.
         num_trials: trials that come of it. algorithm, scheduler: None for Tune's own.
-        stop: metric -> value at which a trial is over.
+        stop: metric -> value at which a trial is over. capped: whether Tune itself shall hold trials back.
     """
 
     param_space: dict[str, Any]
@@ -46,6 +46,7 @@ class Search:
     algorithm: Searcher | SearchAlgorithm | None
     scheduler: TrialScheduler | None
     stop: dict[str, Any] = field(default_factory=dict)
+    capped: bool = False
 
 
 def plan_search(space: Space, config: Experiment, concurrent: int) -> Search:
@@ -57,7 +58,8 @@ def plan_search(space: Space, config: Experiment, concurrent: int) -> Search:
     settings, rng = config.tune, np.random.default_rng(config.seed)
     if settings.search == "optuna":
         searcher = ConditionalOptuna(space, config)
-        return Search({}, settings.num_trials, settings.num_trials, searcher, scheduler_of(config))
+        told = settings.num_trials
+        return Search({}, told, told, searcher, scheduler_of(config), capped=settings.scheduler != "hyperband")
     if settings.search == "pbt":
         members = [_whole(space, sample, rng) for sample in random_samples(space, config, rng)]
         # All members must be there at once; trials take turns by their slots instead.
