@@ -24,7 +24,7 @@ HIDDEN = 32
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the files out (`-n 2 --dist loadgroup` in pyproject.toml): the tests wait more than compute."""
+    """Two processes share the files out (`-n 2 --dist loadgroup`): the tests wait more than they compute."""
     for item in items:
         shared = [name for name in COSTLY if name in getattr(item, "fixturenames", ())]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))

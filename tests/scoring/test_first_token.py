@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from ranker.scoring.first_token import FirstTokenLayer, trim_last_layer
+from ranker.scoring.first_token import trim_last_layer
 
 SMALL = {
     "vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
@@ -29,7 +29,7 @@ def test_the_logits_stay_with_and_without_padding(family, attention):
     ids[1, 5:] = 1
     with torch.inference_mode():
         expected = model(input_ids=ids, attention_mask=mask).logits
-        assert trim_last_layer(model) and isinstance(model.base_model.encoder.layer[-1], FirstTokenLayer)
+        assert trim_last_layer(model) and "forward" in vars(model.base_model.encoder.layer[-1])
         np.testing.assert_allclose(model(input_ids=ids, attention_mask=mask).logits, expected, atol=1e-6)
 
 
@@ -46,4 +46,4 @@ def test_a_head_that_reads_other_tokens_keeps_the_whole_layer():
     model = network("Bert")
     model.bert.pooler = MeanPooler()
     last = model.bert.encoder.layer[-1]
-    assert not trim_last_layer(model) and model.bert.encoder.layer[-1] is last
+    assert not trim_last_layer(model) and "forward" not in vars(last)
