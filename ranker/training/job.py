@@ -11,6 +11,8 @@ from ranker.config import TrainConfig
 GROUP_FILE, WEIGHTS, OUTCOME, ORDER = "groups.arrow", "weights", "outcome.json", "order.jsonl"
 # A checkpoint of another number of workers, as this number can read it; trained weights of a measured step.
 UNIVERSAL, KEPT = "universal", "best-{}.safetensors"
+# Name of the placement group from which Ray gives a run its cores, while it runs.
+RESERVED = "placement_group.txt"
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,14 @@ from ranker.session import connected, worker_environment
 from ranker.training.batches import SCORES, whole_groups, write_group_file
 from ranker.training.card import model_card
 from ranker.training.engine import choose_for_device
-from ranker.training.job import GROUP_FILE, KEPT, OUTCOME, UNIVERSAL, WEIGHTS, Job
+from ranker.training.job import GROUP_FILE, KEPT, OUTCOME, RESERVED, UNIVERSAL, WEIGHTS, Job
 from ranker.training.measure import DEV_GROUPS, DEV_QRELS, has_dev
 from ranker.training.model import check_model
 from ranker.training.objective import check_objective, needs_scores
 from ranker.training.order import parts_of
 from ranker.training.progress import LOG, LogFollower, TrainingError, describe
 from ranker.training.tracking import check_trackers, trackers
-from ranker.training.worker import RESERVED, STOPPED, Trainer, train_worker
+from ranker.training.worker import STOPPED, Trainer, train_worker
 
 log = logging.getLogger(__name__)
 

@@ -5,18 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ray
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
-from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
-from ray.util.placement_group import PlacementGroup, PlacementGroupID
+from ray.util import get_current_placement_group
 
 from ranker.manifest import write_json, write_text
-from ranker.training.job import Job
+from ranker.training.job import RESERVED, Job
 from ranker.training.loop import Place, Run
 from ranker.training.progress import TrainingError
 
-STOPPED, RESERVED = "stopped.json", "placement_group.txt"
+STOPPED = "stopped.json"
 
 
 def train_worker(handed: dict[str, Job]) -> None:
@@ -57,41 +55,12 @@ def _note_reservation(work: Path) -> None:
         write_text(work / RESERVED, reserved.id.hex())
 
 
-def free_reservation(work: Path) -> bool:
-    """Give back the cores of a run whose driver is gone, with workers that still use them; whether there were any.
-
-    Ray keeps them as long as the job lives, and what it has against that needs its dashboard, and to be the only
-    cluster of the machine.
-    """
-    file = work / RESERVED
-    if not file.is_file():
-        return False
-    name = file.read_text("utf-8").strip()
-    found = name in reservations()
-    if found:
-        free(name)
-    file.unlink(missing_ok=True)
-    return found
-
-
-def reservations() -> set[str]:
-    """Names of what this job holds; the job's own number stands at the end of each."""
-    job = ray.get_runtime_context().get_job_id()
-    table = placement_group_table()
-    return {name for name, told in table.items() if name.endswith(job) and told["state"] != "REMOVED"}
-
-
-def free(name: str) -> None:
-    """Give back one of :func:`reservations`."""
-    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
-
-
 def _report(metrics: dict[str, float], folder: Path) -> None:
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 class Trainer(TorchTrainer):
-    """Ray's, without the actor that looks out for a controller that dies; see :func:`free_reservation`.
+    """Ray's, without the actor that looks out for a controller that dies; see ``ranker.tuning.reservations``.
 
     That actor never ends when it has found one, and finds none where two clusters run on one machine.
     """

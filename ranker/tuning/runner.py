@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
-from ranker.manifest import write_json
-from ranker.training.worker import free, reservations
 from ranker.tuning.plan import DRIVER_CPUS
-from ranker.tuning.population import State, run_generations
-from ranker.tuning.recipe import key_of
 from ranker.tuning.records import (
     FAILED,
     OUTCOME,
@@ -32,19 +27,20 @@ from ranker.tuning.records import (
     STARTED,
     STOPPED,
     folder_of,
-    note_start,
     note_stop,
     read_ended,
     tidy,
 )
-from ranker.tuning.search import SAMPLE, Search
+from ranker.tuning.reservations import free, reservations
+from ranker.tuning.search import Search
 from ranker.tuning.space import Space
-from ranker.tuning.trial import Bench, run_trial
+from ranker.tuning.trainable import make_trainable
+from ranker.tuning.trial import Bench
 from ranker.tuning.trials import Status, Trial, progress_line
 
 log = logging.getLogger(__name__)
 
-RAY_STATE, STATE = "ray", "state.json"
+RAY_STATE = "ray"
 # Lost processes and nodes that a trial survives.
 LOSSES = 3
 
@@ -55,7 +51,7 @@ def run_sweep(bench: Bench, space: Space, search: Search, name: str, seconds: fl
     Args:
         name: of Tune's own folder. seconds: after which all trials end.
     """
-    trainable = tune.with_resources(_trainable(bench, space), {"CPU": DRIVER_CPUS})
+    trainable = tune.with_resources(make_trainable(bench, space), {"CPU": DRIVER_CPUS})
     folder = bench.work / RAY_STATE / name
     if tune.Tuner.can_restore(str(folder)):
         log.info("continuing the sweep that stopped in %s", folder)
@@ -64,7 +60,7 @@ def run_sweep(bench: Bench, space: Space, search: Search, name: str, seconds: fl
         settings = tune.TuneConfig(
             num_samples=search.num_samples, search_alg=search.algorithm, scheduler=search.scheduler,
             max_concurrent_trials=bench.slots if search.capped else None,
-            time_budget_s=seconds, trial_dirname_creator=_trial_name,
+            time_budget_s=seconds, reuse_actors=search.reuses, trial_dirname_creator=_trial_name,
         )  # fmt: skip
         run = tune.RunConfig(
             name=name, storage_path=str(bench.work / RAY_STATE), verbose=0,
@@ -80,35 +76,6 @@ def run_sweep(bench: Bench, space: Space, search: Search, name: str, seconds: fl
     results = [grid[number] for number in range(len(grid))]
     errors = {Path(result.path).name: str(result.error) for result in results if result.path and result.error}
     return read_trials(bench, errors)
-
-
-def _trainable(bench: Bench, space: Space) -> Any:
-    def trial(config: dict[str, Any]) -> None:
-        overrides = space.overrides(config[SAMPLE], bench.base)
-        trial_id = tune.get_context().get_trial_id()
-        if bench.base.tune.search == "pbt":
-            folder = note_start(bench.work, trial_id, trial_id, overrides)
-            run_generations(bench, overrides, folder, _restored(), _report)
-            return
-        told = run_trial(bench, overrides, note_start(bench.work, trial_id, key_of(overrides), overrides))
-        if told is not None:
-            tune.report(told)
-
-    return trial
-
-
-def _restored() -> State:
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is None:
-        return State()
-    with checkpoint.as_directory() as folder:
-        return State.of(json.loads((Path(folder) / STATE).read_text("utf-8")))
-
-
-def _report(metrics: dict[str, Any], state: State) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / STATE, state.plain())
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _trial_name(trial: RayTrial) -> str:

@@ -20,10 +20,8 @@ from ranker.config import Experiment
 from ranker.tuning.population import GENERATION
 from ranker.tuning.samplers import draw, plain, point, suggest
 from ranker.tuning.space import Entry, Sample, Space, SpaceError
-from ranker.tuning.trial import LATENCY, TIME, VALUE
+from ranker.tuning.trial import LATENCY, SAMPLE, TIME, VALUE
 
-# Under this key a trial's config holds its sample.
-SAMPLE = "sample"
 # TPE asks so often for a sample that the constraints allow.
 MOST_ASKED = 200
 # TPE begins to learn after a quarter of the trials, but not before a handful and not later than Optuna itself.
@@ -47,6 +45,11 @@ class Search:
     scheduler: TrialScheduler | None
     stop: dict[str, Any] = field(default_factory=dict)
     capped: bool = False
+
+    @property
+    def reuses(self) -> bool:
+        """Whether trials take turns in the same processes: not where some are stopped in the middle of their work."""
+        return self.scheduler is None
 
 
 def plan_search(space: Space, config: Experiment, concurrent: int) -> Search:

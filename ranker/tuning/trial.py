@@ -15,7 +15,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from ranker.config import Experiment
 from ranker.manifest import write_text
-from ranker.training.worker import free_reservation
 from ranker.tuning.latency import measure_latency
 from ranker.tuning.recipe import groups_folder, mines, trial_config
 from ranker.tuning.records import (
@@ -29,10 +28,13 @@ from ranker.tuning.records import (
     read_ended,
     write_ended,
 )
+from ranker.tuning.reservations import free_reservation
 
 MINED, SLOTS = "mined", "slots"
 # What a scheduler reads of a report: the best value so far, and how far the run has come in units of `tune.grace`.
 VALUE, TIME, LATENCY = "value", "rounds", "latency_ms"
+# Under this key a trial's config holds its sample.
+SAMPLE = "sample"
 # A run reports its last step a little early, so that no scheduler ends it before its model is written.
 ALMOST = 0.99
 SECONDS_BETWEEN_TRIES = 0.5

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ranker.config import Experiment
-from ranker.tuning.search import SAMPLE, ConditionalOptuna, plan_search, population, random_samples
+from ranker.tuning.search import ConditionalOptuna, plan_search, population, random_samples
 from ranker.tuning.space_file import parse_space
-from ranker.tuning.trial import LATENCY, VALUE
+from ranker.tuning.trial import LATENCY, SAMPLE, VALUE
 
 SPACE = parse_space({
     "train.learning_rate": {"sampler": "loguniform", "lower": 1e-5, "upper": 1e-2},

@@ -7,13 +7,14 @@ import pytest
 from filelock import FileLock
 
 from ranker.config import Experiment
-from ranker.training.worker import RESERVED, free_reservation, reservations
+from ranker.training.job import RESERVED
 from ranker.tuning import trial
 from ranker.tuning.latency import time_queries
 from ranker.tuning.population import State, run_generations
 from ranker.tuning.recipe import Recipe, key_of, part_config, trial_config
 from ranker.tuning.records import Ended, Point, note_start, read_ended, write_ended
 from ranker.tuning.repeats import with_seed
+from ranker.tuning.reservations import free_reservation, reservations
 from ranker.tuning.trial import Bench, run_trial, slot
 
 
