@@ -13,8 +13,8 @@ from ranker.tuning.samplers import bounded, examples
 from ranker.tuning.space import Entry, Space, SpaceError
 from ranker.tuning.space_file import load_space, told
 
-# Random trials that are looked at.
-PROBES = 200
+# Random trials that are looked at, and kinds of mistakes of whole trials that are told.
+PROBES, TOLD = 200, 8
 
 
 def check_sweep(config: Experiment) -> None:
@@ -111,7 +111,7 @@ def _impossible_trials(space: Space, config: Experiment) -> list[str]:
     return [
         f"{problem}; so in {count} of {PROBES} draws, for instance {shown[problem]}: narrow a sampler, or add a "
         "constraint or a condition (when)"
-        for problem, count in counts.items()
+        for problem, count in sorted(counts.items(), key=lambda pair: -pair[1])[:TOLD]
     ]
 
 

@@ -12,7 +12,7 @@ from ranker.tuning.population import State, run_generations
 from ranker.tuning.recipe import key_of
 from ranker.tuning.records import note_start
 from ranker.tuning.space import Space
-from ranker.tuning.trial import SAMPLE, Bench, run_trial
+from ranker.tuning.trial import FAILED_VALUE, SAMPLE, TIME, VALUE, Bench, run_trial
 
 STATE = "state.json"
 
@@ -28,8 +28,7 @@ def make_trainable(bench: Bench, space: Space) -> Any:
             run_generations(bench, overrides, folder, _restored(), _report)
             return
         told = run_trial(bench, overrides, note_start(bench.work, trial_id, key_of(overrides), overrides))
-        if told is not None:
-            tune.report(told)
+        tune.report(told or {VALUE: FAILED_VALUE, TIME: bench.rounds})
 
     return trial
 

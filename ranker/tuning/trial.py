@@ -33,6 +33,8 @@ from ranker.tuning.reservations import free_reservation
 MINED, SLOTS = "mined", "slots"
 # What a scheduler reads of a report: the best value so far, and how far the run has come in units of `tune.grace`.
 VALUE, TIME, LATENCY = "value", "rounds", "latency_ms"
+# Of a trial that failed: below every measure, so that schedulers and searches leave it behind.
+FAILED_VALUE = -1.0
 # Under this key a trial's config holds its sample.
 SAMPLE = "sample"
 # A run reports its last step a little early, so that no scheduler ends it before its model is written.
