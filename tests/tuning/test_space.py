@@ -41,7 +41,7 @@ def test_the_space_that_the_manual_shows_is_one() -> None:
     shown = yaml.safe_load(page.split("```yaml")[1].split("```")[0])
     space = parse_space(shown)
     check_space(space, Experiment())
-    assert len(space.entries) == 8 and len(space.constraints) == 1
+    assert len(space.entries) == 9 and len(space.constraints) == 1
 
 
 def test_the_spaces_that_ship() -> None:
