@@ -1,0 +1,65 @@
+"""A process that is killed with SIGKILL while it indexes or saves leaves the last good index, in every store."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ranker.rag import RAGPipeline
+
+# Saves 40 documents, then for ever indexes and saves 40 others and the first 40 again, saying what it does.
+WRITER = """
+import sys
+from ranker.rag import RAGPipeline
+model, folder, store, place = sys.argv[1:]
+options = {"path": place} if place else {}
+pipeline = RAGPipeline(model, store=store, store_options=options, device="cpu")
+one = [{"id": f"{n}", "text": f"a cat {n}"} for n in range(40)]
+other = [{"id": f"{n}", "text": f"a dog {n}"} for n in range(40)]
+pipeline.index_documents(one)
+pipeline.save(folder)
+print("saved", flush=True)
+while True:
+    for documents in (other, one):
+        print("indexing", flush=True)
+        pipeline.index_documents(documents)
+        pipeline.update([{"id": "3", "text": documents[3]["text"] + " again"}])
+        print("saving", flush=True)
+        pipeline.save(folder)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", ["faiss", "chroma", "chroma at a path", "lancedb at a path"])
+def test_a_kill_at_any_moment_leaves_an_index_that_answers(label, tiny_retriever, tmp_path: Path) -> None:
+    name = label.partition(" ")[0]
+    if not find_spec({"chroma": "chromadb"}.get(name, name)):
+        pytest.skip(f"{name} is not installed")
+    place = str(tmp_path / "database") if " at " in label else ""
+    folder, seen = tmp_path / "saved", set()
+    for moment in (0.0, 0.003, 0.01, 0.03, 0.1, 0.2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, tiny_retriever, str(folder), name, place],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert process.stdout is not None
+        words = [process.stdout.readline().strip() for _ in range(3 if moment < 0.02 else 4)]
+        assert words[:2] == ["saved", "indexing"], words
+        time.sleep(moment)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        loaded = RAGPipeline.load(folder, device="cpu")
+        found = loaded.retrieve("a cat 7", 40)
+        animals = {one.text.split()[1] for one in found}
+        assert len(found) == 40 and len(animals) == 1, (moment, animals)
+        assert len(loaded._library.store) == 40
+        seen |= animals
+        loaded.add(["a fish"])
+        loaded.save(folder)
+        assert len(RAGPipeline.load(folder, device="cpu")) == 41
+    assert seen <= {"cat", "dog"}
