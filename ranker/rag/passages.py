@@ -99,7 +99,8 @@ def cut_tokens(text: str, tokens: Sequence[tuple[int, int]], size: int, overlap:
     """
     if len(tokens) <= size:
         return [(0, len(text))]
-    spans, first = [], 0
+    spans: list[tuple[int, int]] = []
+    first = 0
     while True:
         last = min(first + size, len(tokens))
         if last < len(tokens):

@@ -1,5 +1,6 @@
 """Retrieve and rerank in one process, without Ray: what a notebook reaches for."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,8 @@ from ranker.rag import saved
 from ranker.rag.documents import Document, Given, as_documents
 from ranker.rag.library import Library, texts_of
 from ranker.rag.passages import Cutter
-from ranker.rag.questions import Questions
-from ranker.rag.remote import is_address
 from ranker.rag.reranker import Reranker
-from ranker.rag.variants import AsyncVariants
+from ranker.rag.variants import AsyncQuestions
 from ranker.retrieval.encoder import Encoder
 from ranker.retrieval.stores import STORES, FaissStore, Store, StoreError
 
@@ -27,7 +26,7 @@ SECRETS = ("api_key",)
 _AS_SAVED = "as saved"
 
 
-class RAGPipeline(Questions, AsyncVariants):
+class RAGPipeline(AsyncQuestions):
     """Finds the documents that answer a question: a bi-encoder retrieves, a cross-encoder reranks.
 
     Args:
@@ -135,6 +134,14 @@ class RAGPipeline(Questions, AsyncVariants):
         self._encode_into(self._library, accepted)
         return len(self)
 
+    async def aindex_documents(self, documents: Given) -> int:
+        """See ``index_documents``; in a thread."""
+        return await asyncio.to_thread(self.index_documents, documents)
+
+    async def aadd(self, documents: Given) -> int:
+        """See ``add``; in a thread."""
+        return await asyncio.to_thread(self.add, documents)
+
     def update(self, documents: Given) -> int:
         """Put these documents in the place of those with the same ids; the number there are.
 
@@ -211,10 +218,9 @@ class RAGPipeline(Questions, AsyncVariants):
         return pipeline
 
     def _head(self) -> saved.Head:
-        address = self.reranker_model if is_address(self.reranker_model) else None
         return saved.Head(
             self.retriever_model,
-            address or self.reranker_model,
+            self.reranker_model,
             saved.model_fingerprint(self.retriever_model),
             self.encoder.dimension,
             self.max_length,
