@@ -172,8 +172,8 @@ def print_table(rows: dict[str, dict[str, Any]], lists: Lists, labels: np.ndarra
     measured = {name: row for name, row in rows.items() if "failed" not in row}
     first = next(iter(measured.values()))
     pairs = [(query, text) for query, texts in lists for text in texts]
-    print("\n| | pairs/s | CPU ms a pair | times the first, wall | CPU | one query p50, ms | p95 | peak, MiB | start, s | "
-          "NDCG@10 against the first | Spearman |")  # fmt: skip
+    print("\n| | pairs/s | CPU ms a pair | times the first, wall | CPU | one query p50, ms | p95 | peak, MiB | "
+          "start, s | NDCG@10 against the first | Spearman |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, row in measured.items():
         wall, cpu = statistics.median(row["wall"]), statistics.median(row["cpu"])

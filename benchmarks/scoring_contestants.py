@@ -1,7 +1,7 @@
 """Everyone who scores pairs in ``benchmarks/scoring.py``, each in a process of its own that obeys lines of JSON.
 
-A contestant is a function of a folder and a length that returns ``score(lists) -> scores of each list``, where a list is
-a query with its documents. Peers that are not installed, or do not take these weights, say so when they are opened.
+A contestant is a function of a folder and a length that returns ``score(lists) -> scores of each list``, where a list
+is a query with its documents. Peers that are not installed, or do not take these weights, say so when they are opened.
 """
 
 import asyncio

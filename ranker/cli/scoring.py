@@ -11,8 +11,9 @@ import typer
 from ranker.cli.errors import explain
 from ranker.cli.progress import show_progress
 from ranker.config import ConfigError, ScoringConfig, parse_overrides
+from ranker.pretrained import resolve
 
-Model = Annotated[str, typer.Argument(help="Reranker: model folder, exported folder or hub id.")]
+Model = Annotated[str, typer.Argument(help="Model folder, exported folder or hub id.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of `scoring`: precision=fp32")
 ]
@@ -52,8 +53,14 @@ def engines(
     ] = False,
     settings: Settings = None,
 ) -> None:
-    """Measure every way to score with this model on this machine, and keep the best one for the next start."""
+    """Measure every way to run this model on this machine, and keep the best one for the next start.
+
+    A reranker's ways to score; of a bi-encoder, those to encode.
+    """
     with show_progress(), explain():
+        if is_encoder(model):
+            sys.stdout.write(json.dumps(encoder_engines(model, export), indent=2) + "\n")
+            return
         from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
         from ranker.scoring.pairs import longest_pair
         from ranker.scoring.settle import decision, settled_way
@@ -72,6 +79,20 @@ def engines(
         way = settled_way(files, tokenizer, max_length, config, again=True)
         result |= decision(files, max_length, config) or {"chosen": str(way), "reason": "there is no other way"}
         sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def is_encoder(model: str) -> bool:
+    """Whether this is a sentence-transformers bi-encoder."""
+    return (Path(resolve(model)) / "modules.json").is_file()
+
+
+def encoder_engines(model: str, export: bool) -> dict[str, Any]:
+    """What was measured of a bi-encoder."""
+    from ranker.optimization.encoder_export import export_encoder, settle_encoder
+
+    folder = resolve(model)
+    written = {"export": export_encoder(folder)} if export else {}
+    return {**written, **settle_encoder(folder)}
 
 
 def scoring_config(assignments: list[str] | None) -> ScoringConfig:

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ranker.config import Precision
 from ranker.machine import available_cpus, cpu_has_bf16
 from ranker.pretrained import resolve
+from ranker.retrieval.engines import GRAPHS, OnnxBody, remembered
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,12 @@ class Encoder:
         device: such as ``cpu`` or ``cuda:0``; None: an accelerator when there is one.
         batch_size: texts of full length a batch, more where they are shorter; a CPU takes at most CPU_TOKENS tokens.
         threads: cores for torch in this process; None: leave torch's own choice.
+        engine: torch, or onnx for a graph in the model's folder (``onnx/model.onnx``, ``onnx/model_int8.onnx``).
+            auto: with precision auto and on a CPU, what ``ranker engines`` measured here to be fastest; else torch.
 
     Raises:
         ranker.pretrained.ModelNotFoundError: where the model's folder is none.
+        ValueError: where the graph that was asked for is not there.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Encoder:
         device: str | None = None,
         batch_size: int = 64,
         threads: int | None = None,
+        engine: Literal["auto", "torch", "onnx"] = "auto",
     ) -> None:
         from sentence_transformers import SentenceTransformer
 
@@ -59,14 +65,20 @@ class Encoder:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.startswith("cpu"):
             torch.empty(KEPT_BLOCK, dtype=torch.uint8)
-        self.precision = choose_precision(precision, self.device)
+        folder = resolve(model)
+        self.engine, self.precision = choose_engine(folder, engine, precision, self.device)
         self.batch_size = batch_size
         self._model: Any = SentenceTransformer(
-            resolve(model),
+            folder,
             device=self.device,
             trust_remote_code=False,
-            model_kwargs={"dtype": _DTYPES[self.precision]},
+            model_kwargs={"dtype": _DTYPES.get(self.precision, torch.float32)},
         )
+        if self.engine == "onnx":
+            # In the place of the torch model, whose weights are let go; pooling and normalising stay.
+            graph = Path(folder) / GRAPHS[self.precision]
+            cores = min(torch.get_num_threads(), available_cpus())
+            self._model[0].model = OnnxBody(graph, cores, self._model[0].model.config)
         if max_length is not None:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length
@@ -87,6 +99,16 @@ class Encoder:
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (n, dimension) of documents, with the document prompt of the model where it has one."""
         return self._encode(texts, "document", ("document", "passage", "corpus"))
+
+    @property
+    def transformer(self) -> Any:
+        """What turns tokens into states: the torch model, or an :class:`OnnxBody`."""
+        return self._model[0].model
+
+    def columns(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The padded int64 columns that the transformer reads of these texts, (n, tokens) each."""
+        features = self._model.preprocess(list(texts))
+        return {name: value for name, value in features.items() if name in COLUMNS}
 
     def _encode(self, texts: Sequence[str], task: str, prompts: Sequence[str]) -> NDArray[np.float32]:
         found = np.zeros((len(texts), self.dimension), dtype=np.float32)
@@ -142,6 +164,26 @@ def used_columns(mask: torch.Tensor) -> slice:
     """The columns in which some row has a token, on whichever side the padding is; one where none has."""
     used = mask.any(0).nonzero()
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+
+
+def choose_engine(folder: str, engine: str, precision: str, device: str) -> tuple[str, str]:
+    """(engine, precision) of what was asked for; see :class:`Encoder`.
+
+    Raises:
+        ValueError: where the graph that was asked for is not there.
+    """
+    on_cpu = device.startswith("cpu")
+    if engine == "auto" and precision == "auto" and on_cpu and (known := remembered(folder)) is not None:
+        return known
+    if engine != "onnx":
+        return "torch", choose_precision(precision, device)  # type: ignore[arg-type]
+    kind = "fp32" if precision == "auto" else precision
+    if kind not in GRAPHS or not (Path(folder) / GRAPHS[kind]).is_file() or not on_cpu:
+        raise ValueError(
+            f"engine 'onnx': {folder} has no graph in {kind} for {device}; "
+            f"`ranker engines {folder} --export` writes {' and '.join(GRAPHS.values())}"
+        )
+    return "onnx", kind
 
 
 def choose_precision(precision: Precision, device: str) -> str:

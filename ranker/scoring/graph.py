@@ -17,35 +17,38 @@ from ranker.scoring.batches import Batch
 SINGLE_FILE_BYTES = 1_800_000_000
 
 
-class _Logits(nn.Module):
-    """The classifier with the tokenizer's columns as positional inputs and float32 logits as its one output."""
+class _Output(nn.Module):
+    """The model with the tokenizer's columns as positional inputs and one float32 output."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], output: str) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(names)
+        self.output = output
 
     def forward(self, *columns: torch.Tensor) -> torch.Tensor:
-        return self.model(**dict(zip(self.names, columns, strict=True))).logits.float()
+        found: torch.Tensor = getattr(self.model(**dict(zip(self.names, columns, strict=True))), self.output)
+        return found.float()
 
 
-def write_graph(model: nn.Module, example: Batch, path: Path) -> None:
+def write_graph(model: nn.Module, example: Batch, path: Path, output: str = "logits") -> None:
     """Write the fp32 graph; its inputs are the example's columns, its output is ``logits`` (rows, 1).
 
     Args:
         model: in eval mode, fp32, on the CPU.
         example: a batch of two rows or more, since a size of one would be taken for a constant.
         path: the ``.onnx`` file; weights above 1.8 GB lie in ``NAME.onnx.data`` beside it.
+        output: name of the model's output that is read, and of the graph's.
     """
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     with quiet():
         torch.onnx.export(
-            _Logits(model, list(example)).eval(),
+            _Output(model, list(example), output).eval(),
             tuple(torch.from_numpy(table) for table in example.values()),
             str(path),
             input_names=list(example),
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=(tuple(free for _ in example),),
             dynamo=True,
             external_data=size > SINGLE_FILE_BYTES,
