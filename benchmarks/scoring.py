@@ -41,11 +41,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--only", action="append", help="part of a contestant's name; may be repeated")
+    parser.add_argument("--work", type=Path, help="folder that keeps the models; a second run finds them there")
+    parser.add_argument("--prepare", action="store_true", help="only fill --work")
     arguments = parser.parse_args()
     lists, labels = candidates(arguments)
     with tempfile.TemporaryDirectory() as temporary:
-        base = Path(temporary)
-        prepare(base, arguments.model, arguments.max_length)
+        base = (arguments.work or Path(temporary)).absolute()
+        if not (base / "auto" / "onnx").is_dir():
+            prepare(base, arguments.model, arguments.max_length)
+        if arguments.prepare:
+            return
         names = [name for name in CONTESTANTS if not arguments.only or any(part in name for part in arguments.only)]
         rows = measure(names, base, lists, arguments)
         tokens, flops = work_of(base / "torch", lists, arguments.max_length)
