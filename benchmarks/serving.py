@@ -173,38 +173,42 @@ def replicas(running: Running) -> int:
 
 
 def scaling(arguments: argparse.Namespace, folder: Path) -> None:
-    """Replicas and latencies while one client becomes eight and one again."""
-    fast = {"min_replicas": 1, "max_replicas": 2, "upscale_delay_s": 6, "downscale_delay_s": 20,
+    """Replicas and latencies while the load goes from a quarter of one replica's capacity to 1.4 times, and back."""
+    fast = {"min_replicas": 1, "max_replicas": 2, "upscale_delay_s": 6, "downscale_delay_s": 15,
             "look_back_period_s": 5}  # fmt: skip
-    trace: list[tuple[float, int, int, float]] = []
+    trace: list[tuple[float, float, int, float]] = []
     with ranker(arguments.model, arguments.max_length, folder, cores=1, scaling=fast) as running:
-        warm(running, arguments)
-        time.sleep(30)
+        capacity = measured(running, arguments, documents=5, clients=8)["pairs_per_s"] / 5
+        wait = time.monotonic() + 90
+        while replicas(running) > 1 and time.monotonic() < wait:
+            time.sleep(1)
         begin = time.monotonic()
-        for clients, seconds in ((1, 20), (8, 50), (1, 60)):
+        for share, seconds in ((0.25, 20), (1.4, 50), (0.25, 70)):
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                found = measured(running, arguments, documents=5, clients=clients, seconds=2.0)
-                trace.append((time.monotonic() - begin, clients, replicas(running), found.get("p95", float("nan"))))
+                rate = share * capacity
+                found = measured(running, arguments, documents=5, rate=rate, seconds=3.0)
+                trace.append((time.monotonic() - begin, rate, replicas(running), found.get("p95", float("nan"))))
                 second, _, number, latency = trace[-1]
-                print(f"{second:.0f} s: {clients} clients, {number} replicas, p95 {latency:.0f} ms", flush=True)
+                print(f"{second:.0f} s: {rate:.1f} requests/s, {number} replicas, p95 {latency:.0f} ms", flush=True)
     plot(trace, arguments.plot)
 
 
-def plot(trace: list[tuple[float, int, int, float]], file: Path) -> None:
-    """Two panels over time: clients and replicas, and the latency."""
+def plot(trace: list[tuple[float, float, int, float]], file: Path) -> None:
+    """Three panels over time: the load, the replicas and the latency."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    seconds, clients, number, latency = zip(*trace, strict=True)
-    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(8, 5))
-    above.step(seconds, clients, where="post", color="0.6", label="clients")
-    above.step(seconds, number, where="post", color="tab:blue", linewidth=2, label="replicas")
-    above.legend(loc="upper right")
-    below.plot(seconds, latency, color="tab:orange")
-    below.set(xlabel="seconds", ylabel="p95 of 2 s, ms", ylim=(0, None))
+    seconds, rate, number, latency = zip(*trace, strict=True)
+    figure, (load, replicas, late) = pyplot.subplots(3, 1, sharex=True, figsize=(8, 6))
+    load.step(seconds, rate, where="pre", color="0.4")
+    load.set(ylabel="requests/s", ylim=(0, None))
+    replicas.step(seconds, number, where="pre", color="tab:blue", linewidth=2)
+    replicas.set(ylabel="replicas", yticks=range(max(number) + 2), ylim=(0, max(number) + 0.5))
+    late.plot(seconds, latency, color="tab:orange")
+    late.set(xlabel="seconds", ylabel="p95 of 3 s, ms", ylim=(0, None))
     figure.tight_layout()
     figure.savefig(file, dpi=120)
 
