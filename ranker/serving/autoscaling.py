@@ -21,7 +21,6 @@ from typing import Any
 PENDING_TOKENS = "ranker_pending_tokens"
 ARRIVING_TOKENS = "ranker_arriving_tokens_per_s"
 TOKENS_PER_S = "ranker_tokens_per_s"
-REQUESTS = "ranker_requests"
 
 
 @dataclass(frozen=True)

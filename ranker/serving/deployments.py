@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ranker.config import ScoringConfig, ServeConfig
 from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs
-from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, REQUESTS, TOKENS_PER_S
+from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, TOKENS_PER_S
 from ranker.serving.batching import QueueFullError
 from ranker.serving.calls import Backend, Neighbour, Scored
 from ranker.serving.deployment_rules import MAX_ONGOING
@@ -108,7 +108,6 @@ class RerankerReplica:
             PENDING_TOKENS: float(sum(engine.pending_tokens for engine in engines)),
             ARRIVING_TOKENS: sum(engine.arriving_tokens_per_s() for engine in engines),
             TOKENS_PER_S: max((engine.tokens_per_s for engine in engines), default=0.0),
-            REQUESTS: float(sum(engine.depth for engine in engines)),
         }
 
     def _watch(self) -> None:

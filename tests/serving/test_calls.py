@@ -27,7 +27,7 @@ class Reranker:
         self.turns, self.seconds_left = list(turns), []
         self.score, self.describe = Method(self._score), Method(self._describe)
 
-    async def _score(self, query, documents, model=None, max_tokens=None, within_s=None):
+    async def _score(self, query, documents, within_s=None, **wishes):
         self.seconds_left.append(within_s)
         turn = self.turns.pop(0) if self.turns else None
         if isinstance(turn, Exception):
@@ -70,9 +70,9 @@ def test_a_request_that_kills_every_replica_ends_after_three():
 
 def test_the_second_try_has_what_is_left_of_the_time():
     class Slow(Reranker):
-        async def _score(self, query, documents, model=None, max_tokens=None, within_s=None):
+        async def _score(self, query, documents, within_s=None, **wishes):
             await asyncio.sleep(0.1)
-            return await super()._score(query, documents, model, max_tokens, within_s)
+            return await super()._score(query, documents, within_s, **wishes)
 
     reranker = Slow(RayActorError())
     ask(reranker, deadline_s=1.0)
