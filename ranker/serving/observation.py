@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
 from ray.serve.handle import DeploymentHandle
 
+from ranker.serving.calls import GONE
 from ranker.serving.metrics import exposition, families
 
 # The families of every process but this one.
@@ -38,6 +39,6 @@ async def gather(handles: Sequence[DeploymentHandle]) -> list[list[Metric]]:
 async def _of(handle: DeploymentHandle) -> list[list[Metric]]:
     try:
         found = await handle.broadcast("metrics").results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
-    except TimeoutError:
+    except (TimeoutError, *GONE):  # while replicas die, the others' series are worth more than an error
         return []
     return [part for part in found if not isinstance(part, BaseException)]
