@@ -179,6 +179,7 @@ def scaling(arguments: argparse.Namespace, folder: Path) -> None:
     trace: list[tuple[float, float, int, float]] = []
     with ranker(arguments.model, arguments.max_length, folder, cores=1, scaling=fast) as running:
         capacity = measured(running, arguments, documents=5, clients=8)["pairs_per_s"] / 5
+        time.sleep(30)  # a replica that this has called for
         wait = time.monotonic() + 90
         while replicas(running) > 1 and time.monotonic() < wait:
             time.sleep(1)
