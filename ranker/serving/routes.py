@@ -31,7 +31,7 @@ router = APIRouter()
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorBody, "description": words}
     for status, words in {
-        401: "No valid key.", 404: "No such model or document, or no index.", 413: "The body is too large.",
+        400: "The body is no text.", 401: "No valid key.", 403: "The key may not do this.", 404: "No such model or document, or no index.", 413: "The body is too large.",
         422: "The body cannot be read, or asks for too much.", 429: "Too much at once; see Retry-After.",
         500: "A failure, named by its id in the log.", 503: "No replica can answer.", 504: "Not in time.",
     }.items()
@@ -68,11 +68,11 @@ def _dialect(body: Any) -> str:
     """``/rerank`` is shared: a body with ``texts`` comes from a TEI client, any other is read as Jina's."""
     if isinstance(body, dict):
         return "tei" if body.get("texts") is not None else "jina"
-    return "tei" if isinstance(body, tei.RerankRequest) else "jina"
+    return "tei" if isinstance(body, tei.TeiRequest) else "jina"
 
 
 EitherRequest = Annotated[
-    Annotated[tei.RerankRequest, Tag("tei")] | Annotated[jina.RerankRequest, Tag("jina")],
+    Annotated[tei.TeiRequest, Tag("tei")] | Annotated[jina.JinaRequest, Tag("jina")],
     Discriminator(_dialect),
     Body(),
 ]
@@ -83,56 +83,54 @@ def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post(
-    "/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(list[tei.Rank] | jina.RerankResponse)
+    "/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(list[tei.TeiRank] | jina.JinaAnswer)
 )
 async def rerank(body: EitherRequest, request: Request) -> JSONResponse:
     """Rerank as text-embeddings-inference does (``texts``) or as Infinity and Jina do (``documents``)."""
-    if isinstance(body, tei.RerankRequest):
+    if isinstance(body, tei.TeiRequest):
         current().dialect = "tei"
         ranking = await _rank(request, body.query, body.texts, body.model)
         return JSONResponse(tei.answer(body, ranking))
     return await rerank_v1(body, request)
 
 
-@router.post("/v1/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(jina.RerankResponse))
-async def rerank_v1(body: jina.RerankRequest, request: Request) -> JSONResponse:
+@router.post("/v1/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(jina.JinaAnswer))
+async def rerank_v1(body: jina.JinaRequest, request: Request) -> JSONResponse:
     """Rerank as Jina, vLLM and version 1 of Cohere do."""
     current().dialect = "infinity" if body.from_infinity else "jina"
     ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
     return JSONResponse(jina.answer(body, ranking, plain=body.from_infinity))
 
 
-@router.post("/infinity/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(jina.RerankResponse))
-async def rerank_infinity(body: jina.RerankRequest, request: Request) -> JSONResponse:
+@router.post("/infinity/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(jina.JinaAnswer))
+async def rerank_infinity(body: jina.JinaRequest, request: Request) -> JSONResponse:
     """Rerank as Infinity does, for clients of it that cannot be told from others by their body, such as LiteLLM."""
     current().dialect = "infinity"
     ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
     return JSONResponse(jina.answer(body, ranking, plain=True))
 
 
-@router.post("/v2/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(cohere.RerankResponse))
-async def rerank_v2(body: cohere.RerankRequest, request: Request) -> JSONResponse:
+@router.post("/v2/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(cohere.CohereAnswer))
+async def rerank_v2(body: cohere.CohereRequest, request: Request) -> JSONResponse:
     """Rerank as version 2 of Cohere does."""
     current().dialect = "cohere"
     ranking = await _rank(request, body.query, body.documents, body.model, body.max_tokens_per_doc)
     return JSONResponse(cohere.answer(body, ranking))
 
 
-@router.post(
-    "/voyage/v1/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(voyage.RerankResponse)
-)
-async def rerank_voyage(body: voyage.RerankRequest, request: Request) -> JSONResponse:
+@router.post("/voyage/v1/rerank", tags=["rerank"], response_class=JSONResponse, responses=_answers(voyage.VoyageAnswer))
+async def rerank_voyage(body: voyage.VoyageRequest, request: Request) -> JSONResponse:
     """Rerank as Voyage does; its client's base address is this service's with ``/voyage/v1``."""
     current().dialect = "voyage"
     return JSONResponse(voyage.answer(body, await _rank(request, body.query, body.documents, body.model)))
 
 
-@router.post("/score", tags=["rerank"], response_class=JSONResponse, responses=_answers(scoring.ScoreResponse))
+@router.post("/score", tags=["rerank"], response_class=JSONResponse, responses=_answers(scoring.ScoreAnswer))
 @router.post(
     "/v1/score",
     tags=["rerank"],
     response_class=JSONResponse,
-    responses=_answers(scoring.ScoreResponse),
+    responses=_answers(scoring.ScoreAnswer),
     include_in_schema=False,
 )
 async def score_pairs(body: scoring.ScoreRequest, request: Request) -> JSONResponse:

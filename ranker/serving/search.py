@@ -13,7 +13,7 @@ from ranker.serving.calls import Neighbour
 from ranker.serving.dialects.base import Query
 from ranker.serving.dialects.base import Request as Body
 from ranker.serving.errors import request_id_of
-from ranker.serving.service import check_documents, check_query, service_of
+from ranker.serving.service import check_documents, check_query, largest, service_of
 from ranker.serving.trace import current
 
 router = APIRouter()
@@ -81,8 +81,8 @@ async def search(body: SearchRequest, request: Request) -> SearchResponse:
     """Retrieve the nearest documents of the index and rerank them; both ranks and scores come back."""
     service = service_of(request)
     current().dialect, current().model = "search", service.model
-    top_k = body.top_k or TOP_K
-    num_candidates = body.num_candidates or max(service.limits.num_candidates, top_k)
+    top_k = body.top_k or min(TOP_K, largest(request))
+    num_candidates = body.num_candidates or max(min(service.limits.num_candidates, largest(request)), top_k)
     check_query(request, body.query)
     check_documents(request, num_candidates, "num_candidates")
     begin = time.perf_counter()

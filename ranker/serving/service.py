@@ -67,6 +67,11 @@ def lower(service: int, key: int | None) -> int:
     return service if key is None else min(service, key)
 
 
+def largest(request: Request) -> int:
+    """Documents that a request of this key may have."""
+    return lower(service_of(request).limits.max_documents, caller_of(request).limits.max_documents)
+
+
 def check_query(request: Request, query: str) -> None:
     """Refuse a query that is too long.
 
@@ -84,8 +89,7 @@ def check_documents(request: Request, count: int, noun: str) -> None:
     Raises:
         ApiError: 422, or 429 with Retry-After.
     """
-    service, caller = service_of(request), caller_of(request)
-    limit = lower(service.limits.max_documents, caller.limits.max_documents)
+    service, caller, limit = service_of(request), caller_of(request), largest(request)
     if count > limit:
         raise ApiError(422, f"{noun}: {count} is above the limit of {limit} a request; split it")
     spend(service.rates, caller, "documents", caller.limits.documents_per_minute, count)

@@ -10,7 +10,7 @@ from pydantic import Field
 from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text, TopN
 
 
-class RerankRequest(Request):
+class CohereRequest(Request):
     """``{"model": ..., "query": ..., "documents": [...]}``."""
 
     query: Query
@@ -20,22 +20,22 @@ class RerankRequest(Request):
     max_tokens_per_doc: Annotated[int, Field(ge=1, description="Cut documents to this many tokens.")] | None = None
 
 
-class Result(Answer):
+class CohereResult(Answer):
     """One document, by its place in the request."""
 
     index: int
     relevance_score: float
 
 
-class RerankResponse(Answer):
+class CohereAnswer(Answer):
     """Results best first."""
 
     id: str
-    results: list[Result]
+    results: list[CohereResult]
     meta: dict[str, Any]
 
 
-def answer(request: RerankRequest, ranking: Ranking) -> dict[str, Any]:
+def answer(request: CohereRequest, ranking: Ranking) -> dict[str, Any]:
     """``{"id", "results": [{"index", "relevance_score"}], "meta"}``."""
     results = [{"index": item.index, "relevance_score": item.score} for item in ranking.top(request.top_n)]
     return {"id": ranking.id, "results": results, "meta": meta("2")}

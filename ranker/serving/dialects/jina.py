@@ -13,7 +13,7 @@ from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text, 
 from ranker.serving.dialects.cohere import meta
 
 
-class RerankRequest(Request):
+class JinaRequest(Request):
     """``{"model": ..., "query": ..., "documents": [...]}``."""
 
     query: Query
@@ -42,41 +42,41 @@ class RerankRequest(Request):
         return "raw_scores" in self.model_fields_set
 
 
-class Document(Answer):
+class JinaDocument(Answer):
     """The text of a result."""
 
     text: str
 
 
-class Result(Answer):
+class JinaResult(Answer):
     """One document, by its place in the request; ``document`` is a plain string for Infinity."""
 
     index: int
     relevance_score: float
-    document: Document | str | None = None
+    document: JinaDocument | str | None = None
 
 
-class Usage(Answer):
+class JinaUsage(Answer):
     """Tokens that the model read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class RerankResponse(Answer):
+class JinaAnswer(Answer):
     """Results best first."""
 
     id: str
     object: str
     created: int
     model: str
-    usage: Usage
-    results: list[Result]
+    usage: JinaUsage
+    results: list[JinaResult]
     meta: dict[str, Any]
 
 
-def answer(request: RerankRequest, ranking: Ranking, plain: bool = False) -> dict[str, Any]:
-    """The body as :class:`RerankResponse` says it.
+def answer(request: JinaRequest, ranking: Ranking, plain: bool = False) -> dict[str, Any]:
+    """The body as :class:`JinaAnswer` says it.
 
     Unsaid, documents come back, as Jina and vLLM do; for Infinity they do not, as there.
 

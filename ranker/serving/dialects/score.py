@@ -18,9 +18,10 @@ def _several(value: Any) -> Any:
 class ScoreRequest(Request):
     """``{"model": ..., "text_1": ..., "text_2": ...}``; each a text or a list of texts."""
 
-    text_1: Annotated[list[Query], BeforeValidator(_several, json_schema_input_type=Query | list[Query])] = Field(
-        validation_alias=AliasChoices("text_1", "queries", "query", "data_1"), min_length=1
-    )
+    text_1: Annotated[
+        list[Query],
+        BeforeValidator(_several, json_schema_input_type=Query | Annotated[list[Query], Field(min_length=1)]),
+    ] = Field(validation_alias=AliasChoices("text_1", "queries", "query", "data_1"), min_length=1)
     text_2: Annotated[list[Text], BeforeValidator(_several, json_schema_input_type=str | list[str])] = Field(
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2")
     )
@@ -52,14 +53,14 @@ class Score(Answer):
     score: float
 
 
-class Usage(Answer):
+class ScoreUsage(Answer):
     """Tokens that the model read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class ScoreResponse(Answer):
+class ScoreAnswer(Answer):
     """Scores in the order of the pairs."""
 
     id: str
@@ -67,7 +68,7 @@ class ScoreResponse(Answer):
     created: int
     model: str
     data: list[Score]
-    usage: Usage
+    usage: ScoreUsage
 
 
 def answer(request_id: str, created: int, model: str, scores: list[float], tokens: int) -> dict[str, Any]:

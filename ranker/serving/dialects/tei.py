@@ -9,7 +9,7 @@ from typing import Any
 from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text
 
 
-class RerankRequest(Request):
+class TeiRequest(Request):
     """``{"query": ..., "texts": [...]}``."""
 
     query: Query
@@ -24,7 +24,7 @@ class RerankRequest(Request):
         return self.texts
 
 
-class Rank(Answer):
+class TeiRank(Answer):
     """One text, by its place in the request."""
 
     index: int
@@ -32,7 +32,7 @@ class Rank(Answer):
     text: str | None = None
 
 
-def answer(request: RerankRequest, ranking: Ranking) -> list[dict[str, Any]]:
+def answer(request: TeiRequest, ranking: Ranking) -> list[dict[str, Any]]:
     """``[{"index", "score", "text"?}]``, as long as the input; logits when ``raw_scores``."""
     results: list[dict[str, Any]] = []
     for item in ranking.items:

@@ -9,7 +9,7 @@ from typing import Any
 from ranker.serving.dialects.base import Answer, Query, Ranking, Request, Text, TopN
 
 
-class RerankRequest(Request):
+class VoyageRequest(Request):
     """``{"model": ..., "query": ..., "documents": [...]}``."""
 
     query: Query
@@ -20,7 +20,7 @@ class RerankRequest(Request):
     truncation: bool | None = None
 
 
-class Result(Answer):
+class VoyageResult(Answer):
     """One document, by its place in the request."""
 
     index: int
@@ -28,22 +28,22 @@ class Result(Answer):
     document: str | None = None
 
 
-class Usage(Answer):
+class VoyageUsage(Answer):
     """Tokens that the model read."""
 
     total_tokens: int
 
 
-class RerankResponse(Answer):
+class VoyageAnswer(Answer):
     """Results best first."""
 
     object: str
-    data: list[Result]
+    data: list[VoyageResult]
     model: str
-    usage: Usage
+    usage: VoyageUsage
 
 
-def answer(request: RerankRequest, ranking: Ranking) -> dict[str, Any]:
+def answer(request: VoyageRequest, ranking: Ranking) -> dict[str, Any]:
     """``{"object": "list", "data": [{"index", "relevance_score", "document"?}], "model", "usage"}``."""
     data: list[dict[str, Any]] = []
     for item in ranking.top(request.top_k):
