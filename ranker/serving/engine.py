@@ -38,7 +38,8 @@ class ModelEngine:
 
     def __init__(self, model: str, config: ScoringConfig, metrics: EngineMetrics | None = None) -> None:
         self.metrics = metrics or EngineMetrics()
-        self._scorer: Scorer = load_scorer(model, config)
+        # A cascade compares all documents of a query; here a query's documents may come in several batches.
+        self._scorer: Scorer = load_scorer(model, config.model_copy(update={"cascade_tokens": None}))
         # A tokenizer of its own, since a fast tokenizer must not be used by two threads at once.
         self._counter = copy.deepcopy(self._scorer.tokenizer)
         self._special = self._counter.num_special_tokens_to_add(pair=True)
