@@ -39,7 +39,7 @@ DOORS: dict[Stage, Door] = {
     "tune": Door(
         "ranker.tuning.sweep:sweep", "search hyper-parameters", ("mine",), "ranker.tuning.space_check:check_sweep"
     ),
-    "evaluate": Door("ranker.evaluation.evaluate:evaluate", "evaluate on the test queries", ("index", "train")),
+    "evaluate": Door("ranker.evaluation.evaluate:evaluate", "evaluate on the test queries", ("data", "index", "train")),
     "export": Door("ranker.optimization.export:export", "export to ONNX and check it", ("train",)),
 }
 PIPELINE: tuple[Stage, ...] = ("data", "index", "mine", "train", "evaluate", "export")
@@ -74,8 +74,16 @@ def _given(stage: Stage, need: Stage, config: Experiment) -> bool:
         return True
     if need == "train" and getattr(getattr(config, stage), "model", None) is not None:
         return True
+    if stage == "evaluate" and need in _unread(config):
+        return True
     named = getattr(config, need).output_dir is not None
     return named and (config.folder(need) / MANIFEST).is_file()
+
+
+def _unread(config: Experiment) -> set[Stage]:
+    """Stages that `evaluate` does without: the index where another first stage is named, data where a suite is."""
+    unread: set[Stage] = set() if config.evaluate.first_stage == "retriever" else {"index"}
+    return unread | {"data"} if config.evaluate.suite is not None else unread
 
 
 def run(stage: Stage, config: Experiment, announce: Callable[[Stage, int, int], None] | None = None) -> Done:
@@ -108,9 +116,10 @@ def _check_models(steps: list[Stage], config: Experiment) -> None:
         ModelNotFoundError: naming the folder.
     """
     for step in steps:
-        named = getattr(getattr(config, step), "model", None)
-        if named is not None:
-            resolve(named)
+        section = getattr(config, step)
+        for named in (getattr(section, "model", None), *getattr(section, "models", ())):
+            if named is not None:
+                resolve(named)
 
 
 def finished(stage: Stage, config: Experiment) -> Done:

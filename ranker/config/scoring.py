@@ -1,10 +1,18 @@
 """What is done with a trained reranker: score, measure, export, serve; and the cluster for all of it."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ranker.config.section import Positive, Precision, Section, Share, local
+
+
+def _as_several(value: Any) -> Any:
+    """One depth is a list of one."""
+    return (value,) if isinstance(value, (int, float, str)) else value
+
+
+Depths = Annotated[tuple[Positive, ...], BeforeValidator(_as_several), Field(min_length=1)]
 
 
 class ScoringConfig(Section):
@@ -49,17 +57,36 @@ class EvaluateConfig(Section):
     """Retrieve, rerank and measure."""
 
     measures: tuple[str, ...] = ("ndcg@10", "mrr@10", "map", "hit_rate@10")
-    """Names as in `ranker.measures`."""
-    depth: Positive = 30
-    """Documents of the first stage that are reranked."""
+    """Names as in `ranker.measures`; the first decides."""
+    relevance_level: Positive | None = None
+    """From which judgement on binary measures count a document as relevant. None: as the data set says (TREC DL: 2)."""
+    first_stage: str = "retriever"
+    """Whose documents are reranked: `retriever` (the index), `bm25`, `candidates` (the data set's own), or the path of
+    a run file."""
     bm25: bool = True
     """Also measure BM25."""
+    depth: Depths = (30,)
+    """Documents of the first stage that are reranked. Several are measured in one go; the first is the main one."""
+    rerank_missed_positives: bool = False
+    """Also rerank the relevant documents that the first stage missed: figures rise above what a user gets, and only
+    models are comparable. It is the default of sentence-transformers."""
     max_queries: Positive | None = None
     """Use a seeded sample of this many queries. None: all."""
     significance_permutations: Positive = 10_000
-    """Sign flips of Fisher's randomisation test."""
+    """Sign flips of Fisher's randomisation test, and resamples of the intervals."""
+    correction: Literal["holm", "bonferroni", "none"] = "holm"
+    """Of the p-values of a measure for the number of tests."""
     model: str | None = None
     """Reranker. None: the folder of `train`."""
+    models: tuple[str, ...] = ()
+    """Further rerankers, measured beside it on the same documents."""
+    suite: str | tuple[str, ...] | None = None
+    """Measure on these collections instead of the experiment's data, and their mean: names, paths, or a folder whose
+    subfolders and zips are collections. Needs a first stage that is not `retriever`."""
+    suite_split: str = "test"
+    """Split of each collection of a suite."""
+    latency_queries: int = Field(20, ge=0)
+    """Queries timed alone, one after another, at each depth; fewer where they take long."""
     scoring: ScoringConfig = ScoringConfig()
     num_workers: Positive = local(2)
     """Scoring actors; fewer when the cluster has fewer cores, which they share."""

@@ -116,7 +116,7 @@ def compare_runs(
     relevance_level: int = 1,
     permutations: int = 10_000,
     seed: int = 13,
-    pairs: Pairs = "last",
+    pairs: Pairs | Sequence[Pair] = "last",
     baseline: str | None = None,
     correction: Correction = "holm",
     ties: Ties = "rank",
@@ -127,7 +127,7 @@ def compare_runs(
         relevance_level, ties: as :func:`ranker.measures.evaluate_run` takes them.
         permutations: of the randomisation test and the bootstrap. seed: of both.
         pairs: ``last``: the last run, the main one, against each other. ``first``: each other against the baseline.
-            ``all``: every pair; the last is the main one.
+            ``all``: every pair; the last is the main one. Or the pairs, (before, after).
         baseline: what the main one is told against. None: the first run.
         correction: of the p-values of a measure for the number of pairs.
 
@@ -147,7 +147,8 @@ def compare_runs(
         name: evaluate_run(run, qrels, measures, relevance_level=relevance_level, ties=ties)
         for name, run in runs.items()
     }
-    chosen = chosen_pairs(names, first, pairs)
+    chosen = chosen_pairs(names, first, pairs) if isinstance(pairs, str) else list(pairs)
+    tested: Pairs = pairs if isinstance(pairs, str) else "last"
     tests: dict[Pair, dict[str, PairedTest]] = {pair: {} for pair in chosen}
     for measure in measures:
         raw = {
@@ -158,8 +159,8 @@ def compare_runs(
         }
         for pair, test in corrected(raw, correction).items():
             tests[pair][measure] = test
-    main = next((name for name in reversed(names) if name != first or pairs == "last"), first)
-    return Comparison(tuple(measures), scores, tests, main, first, correction, pairs)
+    main = next((name for name in reversed(names) if name != first or tested == "last"), first)
+    return Comparison(tuple(measures), scores, tests, main, first, correction, tested)
 
 
 def chosen_pairs(names: Sequence[str], baseline: str, pairs: Pairs) -> list[Pair]:

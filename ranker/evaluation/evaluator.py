@@ -1,27 +1,28 @@
 """``RankerEvaluator``: the figures of a reranker in a notebook, through the same functions as the stage."""
 
-import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 
 from ranker.config import ScoringConfig
+from ranker.evaluation.candidates import longest_list, own_candidates, sample_queries
 from ranker.evaluation.comparison import Comparison, compare_runs
-from ranker.evaluation.evaluate import retrieval_depth, sample_queries
-from ranker.evaluation.reranking import rerank_distributed, texts_of, top_of, with_tail
+from ranker.evaluation.lists import reordered, top_of, with_missed, with_tail
+from ranker.evaluation.reranking import score_distributed
 from ranker.evaluation.samples import samples_to_collection
+from ranker.evaluation.systems import retrieval_depth
+from ranker.evaluation.tasks import Tasks, write_tasks
 from ranker.measures import DEFAULT_MEASURES, evaluate_run
 from ranker.pretrained import BUNDLED, resolve
 from ranker.schemas import RUN, Collection, document_texts
-from ranker.scoring.rerank import rerank_run
+from ranker.scoring.rerank import interpolate
 from ranker.scoring.scorer import load_scorer
-
-log = logging.getLogger(__name__)
 
 Candidates = Literal["auto", "bm25", "retriever"]
 Samples = Iterable[Mapping[str, Any] | Sequence[Any]]
@@ -35,6 +36,8 @@ class RankerEvaluator:
         scoring: precision, length, engine and interpolation of the scorer.
         device: as torch names it. None: the first GPU, else the CPU.
         retriever_model: bi-encoder for ``candidates="retriever"``.
+        rerank_missed_positives: also rerank the relevant documents that the candidates lack, as sentence-transformers
+            does by default; figures rise above what a user gets.
 
     Raises:
         ModelNotFoundError: where there is no such model.
@@ -47,16 +50,18 @@ class RankerEvaluator:
         scoring: ScoringConfig = ScoringConfig(),
         device: str | None = None,
         retriever_model: str = BUNDLED,
+        rerank_missed_positives: bool = False,
     ) -> None:
         self.model = resolve(model_path)
         self.scoring = scoring
         self.device = device
         self.retriever_model = retriever_model
+        self.rerank_missed_positives = rerank_missed_positives
         self._scorer: Any = None
 
     def evaluate(
         self,
-        test_data: Collection | Samples,
+        test_data: Collection | Samples | str,
         metrics: Sequence[str] = DEFAULT_MEASURES,
         *,
         candidates: Candidates = "auto",
@@ -72,7 +77,7 @@ class RankerEvaluator:
 
     def compare(
         self,
-        test_data: Collection | Samples,
+        test_data: Collection | Samples | str,
         metrics: Sequence[str] = DEFAULT_MEASURES,
         *,
         candidates: Candidates = "auto",
@@ -84,7 +89,8 @@ class RankerEvaluator:
         """The candidates before and after reranking, with the paired tests.
 
         Args:
-            test_data: a Collection, or samples as :func:`samples_to_collection` takes them.
+            test_data: a Collection, the name or path of one (its test split), or samples as
+                :func:`samples_to_collection` takes them.
             metrics: names as in `ranker.measures`.
             candidates: whose documents are reranked. auto: the collection's own ``run`` (samples have one), else
                 BM25's, which needs no model; retriever: the nearest by ``retriever_model``. A query without a
@@ -108,7 +114,7 @@ class RankerEvaluator:
 
     def _runs(
         self,
-        test_data: Collection | Samples,
+        test_data: Collection | Samples | str,
         metrics: Sequence[str],
         candidates: Candidates,
         depth: int,
@@ -116,6 +122,10 @@ class RankerEvaluator:
         seed: int,
     ) -> tuple[Collection, dict[str, pa.Table]]:
         """The judged queries, and their RUN before (under its own name) and after reranking."""
+        if isinstance(test_data, str):
+            from ranker.data.catalog import load
+
+            test_data = load(test_data, "test")
         if isinstance(test_data, Collection):
             collection = sample_queries(test_data, max_queries, seed)
         else:
@@ -136,46 +146,23 @@ class RankerEvaluator:
         return "bm25", bm25_run(collection.corpus, collection.queries, depth)
 
     def _rerank(self, first: pa.Table, collection: Collection, depth: int) -> pa.Table:
-        """In this process, or on the Ray cluster that is already connected."""
+        """In this process, or on the Ray cluster that is already connected; texts lie on the disk meanwhile."""
         top = top_of(first, depth)
-        if ray.is_initialized():
-            with tempfile.TemporaryDirectory() as folder:
-                shards = Path(folder)
-                return rerank_distributed(self.model, top, collection, depth, scoring=self.scoring, folder=shards).run
+        if self.rerank_missed_positives:
+            top = with_missed(top, collection.relevant(), collection)
+        with tempfile.TemporaryDirectory(prefix="ranker-evaluate-") as folder:
+            tasks = write_tasks(top, collection, Path(folder))
+            if ray.is_initialized():
+                scores = score_distributed(self.model, tasks, Path(folder) / "scores", scoring=self.scoring).scores
+            else:
+                scores = self._score(tasks)
+        return interpolate(reordered(top, scores), top, self.scoring.interpolation)
+
+    def _score(self, tasks: Tasks) -> NDArray[np.float64]:
         if self._scorer is None:
             self._scorer = load_scorer(self.model, self.scoring, self.device)
-        weight = self.scoring.interpolation
-        return rerank_run(self._scorer, top, collection.queries, texts_of(top, collection), depth, weight)
-
-
-def own_candidates(collection: Collection) -> pa.Table | None:
-    """RUN of the collection's own candidates that can be reranked; None where there are none for its queries."""
-    if collection.run is None:
-        return None
-    run = collection.run.filter(pc.is_in(collection.run["query_id"], collection.queries["query_id"]))
-    if unknown := collection.documents.missing(run["doc_id"]):
-        known = run.filter(pc.invert(pc.is_in(run["doc_id"], pa.array(unknown))))
-        log.warning(
-            "%r: %d of %d candidates name documents that are not in the corpus (%d of them, such as %r); they are "
-            "left out", collection, run.num_rows - known.num_rows, run.num_rows, len(unknown), unknown[0],
-        )  # fmt: skip
-        run = known
-    held, asked = len(run["query_id"].unique()), collection.queries.num_rows
-    if not held:
-        log.warning("%r: the run holds candidates of none of %d queries; BM25 finds them", collection, asked)
-        return None
-    if held < asked:
-        log.warning(
-            "%r: the run holds candidates of %d of %d queries; the others count as not found; candidates='bm25' or "
-            "'retriever' finds some for all", collection, held, asked,
-        )  # fmt: skip
-    return run
-
-
-def longest_list(collection: Collection) -> int:
-    """Candidates of the query that has most, 1 at least."""
-    ranks = collection.run["rank"].to_pylist() if collection.run is not None else []
-    return max(ranks, default=1)
+        found = [self._scorer.score(tasks.of_task(number)) for number in range(len(tasks))]
+        return np.concatenate([np.zeros(0), *found]).astype(np.float64)
 
 
 def _dense_run(model: str, collection: Collection, depth: int) -> pa.Table:
@@ -185,7 +172,8 @@ def _dense_run(model: str, collection: Collection, depth: int) -> pa.Table:
 
     encoder = Encoder(model)
     store = STORES["faiss"](encoder.dimension)
-    store.add(collection.corpus["doc_id"].to_pylist(), encoder.encode_documents(document_texts(collection.corpus)))
+    for block in collection.documents.blocks():  # only vectors are kept
+        store.add(block["doc_id"].to_pylist(), encoder.encode_documents(document_texts(block)))
     query_ids = collection.queries["query_id"].to_pylist()
     found, scores = store.search(encoder.encode_queries(collection.queries["text"].to_pylist()), depth)
     rows = [

@@ -1,81 +1,84 @@
 """The report in Markdown: it can be pasted into an issue or a model card."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from ranker.evaluation.changes import QueryChange
 from ranker.evaluation.comparison import Comparison
 from ranker.evaluation.findings import (
+    COUNT_HEADS,
+    COUNT_NOTE,
+    SPEED_HEADS,
     TEST_HEADS,
-    TEST_NOTE,
     Report,
-    count_notes,
+    beaten,
+    count_rows,
     excerpt,
     letter_note,
     one_line,
+    pictures,
     rank_or_none,
+    relevance_word,
     reproduce,
-    significant_letters,
     speed_note,
+    speed_rows,
     subtitle,
     system_letters,
+    test_note,
     test_rows,
     versions,
 )
 
 
 def markdown_report(report: Report, gains: list[QueryChange], losses: list[QueryChange]) -> str:
-    """The same page in Markdown, the plot as a link to ``change.png``."""
-    comparison, facts = report.comparison, report.facts
-    letters = system_letters(comparison)
-    lines = [f"# {facts['experiment']}", "", subtitle(facts), "", "## Systems", ""]
-    lines += _markdown_table(["system", *comparison.measures], _markdown_systems(comparison, letters))
+    """The same page in Markdown, the pictures as links to their files."""
+    comparison = report.comparison
+    lines = [f"# {report.facts['experiment']}", "", subtitle(report), "", "## Systems", ""]
     lines += [
+        *markdown_table(["system", *comparison.measures], _systems(comparison)),
         "",
-        ". ".join([letter_note(letters), *count_notes(comparison)]),
-        "",
-        "![change of every query](change.png)",
+        f"{letter_note(comparison)}.",
         "",
     ]
-    lines += [
-        "## Is the change real?",
-        "",
-        *_markdown_table(list(TEST_HEADS), test_rows(comparison)),
-        "",
-        TEST_NOTE,
-        "",
-    ]
-    lines += ["## Queries that changed most", ""]
+    lines += [*markdown_table(COUNT_HEADS, count_rows(comparison)), "", COUNT_NOTE]
+    for picture in pictures(report):
+        lines += ["", f"![{picture.alt}]({picture.name})"]
+    if comparison.pairs:
+        lines += ["", "## Is the change real?", "", *markdown_table(TEST_HEADS, test_rows(comparison)), ""]
+        lines.append(test_note(comparison))
+    lines += ["", f"## Queries that changed most: {comparison.system} against {comparison.baseline}", ""]
     for change in [*gains, *losses]:
-        lines += _markdown_change(change)
-    lines += ["## Speed", "", speed_note(report.speed, facts["depth"]), ""]
+        lines += _change(change)
+    if report.speed is not None:
+        lines += ["## Speed", "", *markdown_table(SPEED_HEADS, speed_rows(report.rerankers)), ""]
+        lines += [speed_note(report.speed), ""]
     lines += ["## Check it, run it again", "", "```", reproduce(report), "```", "", versions(report.packages), ""]
     return "\n".join(lines)
 
 
-def _markdown_systems(comparison: Comparison, letters: Mapping[str, str]) -> list[list[str]]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, numbers to the right."""
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _systems(comparison: Comparison) -> list[list[str]]:
+    letters = system_letters(comparison)
     rows = []
     for system, means in comparison.means().items():
-        row = [f"{system} ({letters[system]})" if system in letters else system]
+        row = [f"{system} ({letters[system]})"]
         for measure, mean in means.items():
             cell = f"**{mean:.4f}**" if system in comparison.best(measure) else f"{mean:.4f}"
-            if system == comparison.system:
-                better, worse = significant_letters(comparison, measure, letters)
-                cell += f" {better}" * bool(better) + f" -{worse}" * bool(worse)
-            row.append(cell)
+            marks = beaten(comparison, system, measure, letters)
+            row.append(f"{cell} {marks}" if marks else cell)
         rows.append(row)
     return rows
 
 
-def _markdown_table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _markdown_change(change: QueryChange) -> list[str]:
+def _change(change: QueryChange) -> list[str]:
     lines = [f"**{change.after - change.before:+.3f}** {one_line(change.query)} ({change.query_id})", ""]
     for move in change.moves:
-        mark = f"**relevant {move.relevance}** " if move.relevance else ""
-        lines.append(
-            f"- {rank_or_none(move.before)} → {rank_or_none(move.after)}: {mark}{excerpt(move.text)} (`{move.doc_id}`)"
-        )
+        word = relevance_word(move.relevance)
+        mark = f"**{word}** " if word else ""
+        ranks = f"{rank_or_none(move.before)} → {rank_or_none(move.after)}"
+        lines.append(f"- {ranks}: {mark}{excerpt(move.text)} (`{move.doc_id}`)")
     return [*lines, ""]

@@ -1,46 +1,82 @@
-"""The picture of a comparison: what changed for each query, sorted."""
+"""The pictures of a comparison: what changed for each query, quality by depth, and quality against latency."""
 
-import io
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from ranker.evaluation.pictures import SERIES, Draw
 
 # More queries than this are drawn as one filled curve: bars would be thinner than a pixel.
 MAX_BARS = 160
 
-NAMES = ("text", "faint", "grid", "paper", "up", "down")
-LIGHT = dict(zip(NAMES, ("#1f2937", "#6b7280", "#e5e7eb", "#ffffff", "#0f766e", "#c2410c"), strict=True))
-DARK = dict(zip(NAMES, ("#e5e7eb", "#9ca3af", "#374151", "#171b22", "#2dd4bf", "#fb923c"), strict=True))
 
-
-def change_plot(change: np.ndarray, measure: str, before: str, after: str, *, dark: bool = False) -> bytes:
-    """A PNG of the per-query change of ``measure`` (after minus before), falling from left to right."""
-    colours = DARK if dark else LIGHT
+def change_picture(change: np.ndarray, measure: str) -> Draw:
+    """The per-query change of ``measure`` (after minus before), falling from left to right."""
     values = np.sort(np.asarray(change, dtype=np.float64))[::-1]
-    figure = Figure(figsize=(9.0, 4.4), dpi=160, facecolor=colours["paper"], layout="constrained")
-    axes = figure.add_subplot(facecolor=colours["paper"])
-    _draw(axes, values, colours)
-    _label_axes(axes, values, measure, colours)
-    _legend(axes, values, colours)
-    axes.set_title(
-        f"What {after} changed for each query, against {before}", loc="left", fontsize=13, weight="bold",
-        color=colours["text"], pad=34,
+
+    def draw(axes: Axes, colours: dict[str, str], narrow: bool) -> None:
+        _draw_change(axes, values, colours)
+        _label_change(axes, values, measure, colours)
+        _counts(axes, values, colours)
+
+    return draw
+
+
+def depth_picture(lines: Mapping[str, Sequence[tuple[int, float]]], level: tuple[str, float], measure: str) -> Draw:
+    """Quality of each model (points of depth and mean) over the depth, and the first stage as a level line."""
+
+    def draw(axes: Axes, colours: dict[str, str], narrow: bool) -> None:
+        depths = sorted({depth for points in lines.values() for depth, _ in points})
+        axes.set_xscale("log")
+        for name, (label, points) in zip(SERIES, lines.items(), strict=False):
+            ordered = sorted(points)
+            axes.plot(*zip(*ordered, strict=True), color=colours[name], marker="o", linewidth=1.8, label=label)
+        axes.axhline(level[1], color=colours["faint"], linewidth=1.2, linestyle=(0, (4, 3)), label=level[0])
+        axes.set_xticks(depths, [str(depth) for depth in depths])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("documents reranked", fontsize=10.5, color=colours["text"])
+        axes.set_ylabel(measure, fontsize=10.5, color=colours["text"])
+        _legend(axes, colours)
+
+    return draw
+
+
+def latency_picture(points: Mapping[str, Sequence[tuple[float, float, str]]], measure: str) -> Draw:
+    """Quality of each model over the milliseconds of one query: (median, mean, what stands beside the point)."""
+
+    def draw(axes: Axes, colours: dict[str, str], narrow: bool) -> None:
+        axes.set_xscale("log")
+        for name, (label, some) in zip(SERIES, points.items(), strict=False):
+            ordered = sorted(some)
+            times, values = [point[0] for point in ordered], [point[1] for point in ordered]
+            axes.plot(times, values, color=colours[name], marker="o", linewidth=1.0, alpha=0.9, label=label)
+            for time, value, beside in ordered:
+                axes.annotate(
+                    beside, (time, value), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9,
+                    color=colours["text"],
+                )  # fmt: skip
+        axes.margins(x=0.12, y=0.18)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axes.set_xlabel("milliseconds a query, median", fontsize=10.5, color=colours["text"])
+        axes.set_ylabel(measure, fontsize=10.5, color=colours["text"])
+        _legend(axes, colours)
+
+    return draw
+
+
+def _legend(axes: Axes, colours: dict[str, str]) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=2, frameon=False, fontsize=9.5, labelcolor=colours["text"],
+        borderaxespad=0.0, handlelength=1.4,
     )  # fmt: skip
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=colours["paper"], metadata={"Software": None})
-    return buffer.getvalue()
 
 
-def save_change_plot(path: Path, change: np.ndarray, measure: str, before: str, after: str) -> None:
-    """Write the light picture to ``path``."""
-    path.write_bytes(change_plot(change, measure, before, after))
-
-
-def _draw(axes: Axes, values: np.ndarray, colours: dict[str, str]) -> None:
+def _draw_change(axes: Axes, values: np.ndarray, colours: dict[str, str]) -> None:
     place = np.arange(1, len(values) + 1)
     for sign, name in ((values > 0, "up"), (values < 0, "down")):
         if len(values) <= MAX_BARS:
@@ -58,24 +94,19 @@ def _draw(axes: Axes, values: np.ndarray, colours: dict[str, str]) -> None:
     )  # fmt: skip
 
 
-def _label_axes(axes: Axes, values: np.ndarray, measure: str, colours: dict[str, str]) -> None:
+def _label_change(axes: Axes, values: np.ndarray, measure: str, colours: dict[str, str]) -> None:
     axes.set_xlim(0.3, len(values) + 0.7)
     reach = max(float(np.abs(values).max()), 0.05) * 1.06
     axes.set_ylim(-reach if (values < 0).any() else -0.08 * reach, reach if (values > 0).any() else 0.08 * reach)
     axes.set_ylabel(f"change of {measure}", fontsize=10.5, color=colours["text"])
-    axes.set_xlabel(f"{len(values)} test queries, sorted by change", fontsize=10.5, color=colours["text"])
+    axes.set_xlabel(f"{len(values)} queries, sorted by change", fontsize=10.5, color=colours["text"])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.2f}" if abs(value) > 1e-12 else "0")
-    axes.yaxis.grid(True, color=colours["grid"], linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=colours["faint"], labelsize=9.5, length=0)
     axes.locator_params(axis="x", integer=True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
-def _legend(axes: Axes, values: np.ndarray, colours: dict[str, str]) -> None:
+def _counts(axes: Axes, values: np.ndarray, colours: dict[str, str]) -> None:
     counts = {"up": (values > 0).sum(), "faint": (values == 0).sum(), "down": (values < 0).sum()}
-    words = {"up": "better", "faint": "unchanged", "down": "worse"}
+    words = {"up": "better", "faint": "same", "down": "worse"}
     parts: list[Artist] = [
         TextArea(f"{counts[name]:,} {words[name]}", textprops={"color": colours[name], "size": 10.5, "weight": "bold"})
         for name in counts

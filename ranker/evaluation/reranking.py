@@ -1,160 +1,242 @@
-"""Rerank a run on several Ray actors, shard by shard; finished shards are kept and never scored twice."""
+"""Rerank a run with Ray Data: actors that hold the scoring engine write scores task by task, never twice.
+
+While the engine computes one task, the next is read and tokenised in another thread.
+"""
 
 import json
 import logging
+import os
+import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ranker.config import ScoringConfig
+from ranker.evaluation.tasks import Tasks, missing_tasks, open_tasks, read_scores, score_task
 from ranker.manifest import write_json
-from ranker.schemas import RUN, Collection, require
 
 log = logging.getLogger(__name__)
 
-PAIRS_PER_SHARD = 512
+# Tasks that an actor takes at once: the end of one hides behind the start of the next.
+TASKS_AT_ONCE = 8
 # Seconds between progress lines.
 PROGRESS_EVERY = 3.0
+SPEED = "speed.json"
 LATENCIES = "latencies.json"
-# Queries scored one by one to say what one answer takes.
-LATENCY_QUERIES = 8
+# No more of a depth's single queries are scored once they took so many seconds; three are.
+LATENCY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Some whole queries of a run with the texts of their candidates: all that an actor needs."""
-
-    number: int
-    run: pa.Table
-    queries: pa.Table
-    texts: dict[str, str]
-
-    @property
-    def file_name(self) -> str:
-        """Where its result is kept."""
-        return f"part-{self.number:05d}.parquet"
-
-
-@dataclass(frozen=True)
-class Reranked:
-    """The whole RUN and what it took.
+class Scored:
+    """Scores of all pairs of a reranking and what they took.
 
     Args:
-        num_pairs: scored query-document pairs. seconds: actor time, summed over shards and interruptions.
-        num_workers: actors that shared it. latencies: milliseconds of single queries, scored alone.
+        scores: float64, one a pair. pairs_per_second: of all actors together. num_workers: actors.
+        busy: share of the actors' time, from their first task to their last, in which the engine computed.
+        latencies: depth -> milliseconds of single queries, scored one after another by one actor.
     """
 
-    run: pa.Table
-    num_pairs: int
-    seconds: float
+    scores: NDArray[np.float64]
+    pairs_per_second: float
     num_workers: int
-    latencies: tuple[float, ...]
-
-    @property
-    def pairs_per_second(self) -> float:
-        """Of all actors together."""
-        return self.num_pairs / self.seconds * self.num_workers if self.seconds else 0.0
+    busy: float
+    latencies: dict[int, tuple[float, ...]]
 
 
-class RerankActor:
-    """One loaded scorer. A plain class: :func:`rerank_distributed` makes actors of it."""
+class TimedEngine:
+    """An engine that computes one batch at a time, whoever asks, and counts the seconds."""
 
-    def __init__(self, model: str, scoring: ScoringConfig, num_threads: int) -> None:
+    def __init__(self, engine: Any) -> None:
+        self._engine, self._lock = engine, threading.Lock()
+        self.name, self.precision, self.device = engine.name, engine.precision, engine.device
+        self.seconds = 0.0
+
+    def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """float32 (rows,) of int64 (rows, tokens) columns."""
+        with self._lock:
+            start = time.perf_counter()
+            found: np.ndarray = self._engine.logits(batch)
+            self.seconds += time.perf_counter() - start
+        return found
+
+
+class ScoreTasks:
+    """A Ray Data actor: numbers of tasks in, their scores in ``scores``, what it took out."""
+
+    def __init__(self, tasks: Path, scores: Path, model: str, scoring: ScoringConfig, num_threads: int) -> None:
         import torch
 
         from ranker.scoring.scorer import load_scorer
 
         torch.set_num_threads(num_threads)
-        self._scoring = scoring
+        self._tasks, self._scores = open_tasks(tasks), scores
         self._scorer = load_scorer(model, scoring)
+        # The first pair tells the tokenizer how to cut; later ones find it so, in any thread.
+        self._scorer.score([("", "")])
+        self._scorer.engine = self._engine = TimedEngine(self._scorer.engine)
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
 
-    def rerank(self, shard: Shard, depth: int) -> tuple[Shard, pa.Table, float]:
-        """The shard, its reranked RUN, and the seconds that it took."""
-        from ranker.scoring.rerank import rerank_run
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score these tasks, two at a time: one computes while the other is tokenised."""
+        started, busy = time.time(), self._engine.seconds
+        numbers = batch["task"].to_pylist()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda number: score_task(self._scorer, self._tasks, number, self._scores), numbers))
+        pairs = sum(self._tasks.edges[number + 1] - self._tasks.edges[number] for number in numbers)
+        took = [[self._name], [pairs], [self._engine.seconds - busy], [started], [time.time()]]
+        return pa.table(took, names=["actor", "pairs", "busy", "started", "ended"])
 
-        start = time.perf_counter()
-        run = rerank_run(
-            self._scorer, shard.run, shard.queries, shard.texts, depth, interpolation=self._scoring.interpolation
+    def latencies(self, queries: Sequence[tuple[int, int]], depths: Sequence[int]) -> dict[int, tuple[float, ...]]:
+        """Depth -> milliseconds of single queries, given by the first and last row of their pairs."""
+        found = {}
+        for depth in depths:
+            times: list[float] = []
+            for low, high in queries:
+                pairs = self._tasks.pairs(low, min(high, low + depth))
+                if not times:
+                    self._scorer.score(pairs[:32])  # the first of a size is slower
+                start = time.perf_counter()
+                self._scorer.score(pairs)
+                times.append(1000 * (time.perf_counter() - start))
+                if sum(times) > 1000 * LATENCY_SECONDS and len(times) >= 3:
+                    break
+            found[depth] = tuple(times)
+        return found
+
+
+def score_distributed(
+    model: str,
+    tasks: Tasks,
+    folder: Path,
+    *,
+    scoring: ScoringConfig,
+    num_workers: int = 2,
+    gpus_per_worker: float = 0.0,
+    depths: Sequence[int] = (),
+    latency_queries: int = 0,
+) -> Scored:
+    """Scores of every pair by ``model`` on the connected Ray cluster; what lies in ``folder`` is not scored again.
+
+    Args:
+        tasks: on a disk that every node sees, as ``folder``.
+        depths, latency_queries: so many single queries are timed at each of these depths.
+
+    Raises:
+        ValueError: where no node has a whole core.
+    """
+    import ray
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not tasks.num_pairs:
+        return Scored(np.zeros(0), 0.0, 0, 0.0, {})
+    missing = missing_tasks(tasks, folder)
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    workers, cores = share_cores(num_workers, nodes)
+    workers = max(1, min(workers, len(missing)))
+    arguments = (tasks.folder, folder, model, scoring, cores)
+    if missing:
+        log.info("reranking with %d actors of %d cores; %d tasks to do", workers, cores, len(missing))
+        _run(arguments, missing, tasks, workers, cores, gpus_per_worker)
+    if depths and latency_queries and not (folder / LATENCIES).is_file():
+        remote: Any = ray.remote(num_cpus=cores, num_gpus=gpus_per_worker, max_restarts=2, max_task_retries=2)(
+            ScoreTasks
         )
-        return shard, require(run, RUN, "reranked run").select(RUN.names), time.perf_counter() - start
+        actor = remote.remote(*arguments)
+        try:
+            asked = sample_of(query_rows(tasks), latency_queries)
+            write_json(folder / LATENCIES, ray.get(actor.latencies.remote(asked, list(depths))))
+        finally:
+            ray.kill(actor)
+    return _gathered(tasks, folder)
 
-    def latencies(self, shard: Shard, depth: int, num_queries: int) -> tuple[float, ...]:
-        """Milliseconds to rerank single queries, one after another."""
-        singles = [one_query(shard, query_id) for query_id in shard.queries["query_id"].to_pylist()[:num_queries]]
-        return tuple(self.rerank(single, depth)[2] * 1000 for single in singles)
+
+def _run(
+    arguments: tuple[Any, ...], missing: Sequence[int], tasks: Tasks, workers: int, cores: int, gpus: float
+) -> None:
+    import ray.data
+
+    from ranker.session import quiet_ray_data
+
+    quiet_ray_data()
+    at_once = max(1, min(TASKS_AT_ONCE, len(missing) // (4 * workers)))
+    numbers = pa.table({"task": pa.array(missing, pa.int32())})
+    blocks = [numbers.slice(start, at_once) for start in range(0, len(missing), at_once)]
+    stream = ray.data.from_arrow(blocks).map_batches(
+        ScoreTasks,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=cores,
+        num_gpus=gpus or None,
+    )
+    folder: Path = arguments[1]
+    total = sum(tasks.edges[number + 1] - tasks.edges[number] for number in missing)
+    start = said = time.monotonic()
+    scored = 0
+    for batch in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        took = pa.table(batch).to_pylist()
+        _note(folder, took, workers)
+        scored += sum(row["pairs"] for row in took)
+        now = time.monotonic()
+        if now - said >= PROGRESS_EVERY or scored == total:
+            said = now
+            log.info("%s", progress_line(scored, total, now - start))
 
 
-def one_query(shard: Shard, query_id: str) -> Shard:
-    """The part of a shard that belongs to one query."""
-    return Shard(
-        shard.number,
-        shard.run.filter(pc.equal(shard.run["query_id"], query_id)),
-        shard.queries.filter(pc.equal(shard.queries["query_id"], query_id)),
-        shard.texts,
+def _note(folder: Path, took: Sequence[dict[str, Any]], workers: int) -> None:
+    """Add to the speed file: per actor its pairs, engine seconds, and first and last moment."""
+    file = folder / SPEED
+    known = json.loads(file.read_text("utf-8")) if file.is_file() else {"actors": {}}
+    for row in took:
+        actor = known["actors"].setdefault(
+            row["actor"], {"pairs": 0, "busy": 0.0, "started": row["started"], "ended": row["ended"]}
+        )
+        actor["pairs"] += row["pairs"]
+        actor["busy"] += row["busy"]
+        actor["started"], actor["ended"] = min(actor["started"], row["started"]), max(actor["ended"], row["ended"])
+    write_json(file, {"workers": workers, **known})
+
+
+def _gathered(tasks: Tasks, folder: Path) -> Scored:
+    speed = folder / SPEED
+    known = json.loads(speed.read_text("utf-8")) if speed.is_file() else {"actors": {}}
+    actors = list(known["actors"].values())
+    span = sum(actor["ended"] - actor["started"] for actor in actors)
+    busy, pairs = sum(actor["busy"] for actor in actors), sum(actor["pairs"] for actor in actors)
+    workers = int(known.get("workers", 0))
+    timed = folder / LATENCIES
+    latencies = json.loads(timed.read_text("utf-8")) if timed.is_file() else {}
+    return Scored(
+        read_scores(tasks, folder),
+        pairs / span * workers if span else 0.0,
+        workers,
+        busy / span if span else 0.0,
+        {int(depth): tuple(times) for depth, times in latencies.items()},
     )
 
 
-def top_of(run: pa.Table, depth: int) -> pa.Table:
-    """The best ``depth`` rows of each query of RUN, by query_id and rank; ranks count from 1 whatever they were."""
-    frame = require(run, RUN, "run").select(RUN.names).to_pandas().sort_values(["query_id", "rank", "doc_id"])
-    frame["rank"] = (frame.groupby("query_id", sort=False).cumcount() + 1).astype("int32")
-    return pa.Table.from_pandas(frame[frame["rank"] <= depth], schema=RUN, preserve_index=False)
+def query_rows(tasks: Tasks) -> list[tuple[int, int]]:
+    """(first row, last row + 1) of each query's pairs."""
+    rows = pa.ipc.open_file(pa.memory_map(str(tasks.folder / "pairs.arrow"))).read_all()
+    queries = rows["query"].to_numpy()
+    starts = np.flatnonzero(np.append(len(queries) > 0, queries[1:] != queries[:-1]))
+    return list(zip(starts.tolist(), np.append(starts[1:], len(queries)).tolist(), strict=True))
 
 
-def with_tail(reranked: pa.Table, first: pa.Table) -> pa.Table:
-    """The reranked RUN with what it lacks of ``first`` below it, in ``first``'s order: nothing is lost by reranking.
-
-    Scores of the tail fall by 1 a rank from the lowest reranked one.
-    """
-    top = reranked.to_pandas()
-    known = pd.MultiIndex.from_frame(top[["query_id", "doc_id"]])
-    rest = first.select(RUN.names).to_pandas().sort_values(["query_id", "rank"])
-    rest = rest[~pd.MultiIndex.from_frame(rest[["query_id", "doc_id"]]).isin(known)].copy()
-    if not len(rest):
-        return reranked
-    step = rest.groupby("query_id", sort=False).cumcount() + 1
-    lowest, size = top.groupby("query_id")["score"].min(), top.groupby("query_id").size()
-    rest["score"] = rest["query_id"].map(lowest).fillna(0.0) - step
-    rest["rank"] = (rest["query_id"].map(size).fillna(0) + step).astype("int32")
-    whole = pd.concat([top, rest]).sort_values(["query_id", "rank"])
-    return pa.Table.from_pandas(whole, schema=RUN, preserve_index=False)
-
-
-def cut_shards(run: pa.Table, collection: Collection, pairs_per_shard: int = PAIRS_PER_SHARD) -> Iterator[Shard]:
-    """Whole queries of RUN in shards of about ``pairs_per_shard`` rows, in order of query_id.
-
-    The cut depends on the run only, so that another number of workers resumes the same shards.
-    """
-    run = require(run, RUN, "run").sort_by([("query_id", "ascending"), ("rank", "ascending")])
-    number, waiting, rows = 0, list[str](), 0
-    counts = run.group_by("query_id", use_threads=False).aggregate([([], "count_all")])
-    for query_id, count in zip(counts["query_id"].to_pylist(), counts["count_all"].to_pylist(), strict=True):
-        waiting.append(query_id)
-        rows += count
-        if rows >= pairs_per_shard:
-            yield _shard(number, waiting, run, collection)
-            number, waiting, rows = number + 1, [], 0
-    if waiting:
-        yield _shard(number, waiting, run, collection)
-
-
-def _shard(number: int, query_ids: list[str], run: pa.Table, collection: Collection) -> Shard:
-    wanted = pa.array(query_ids, pa.string())
-    part = run.filter(pc.is_in(run["query_id"], wanted))
-    queries = collection.queries.filter(pc.is_in(collection.queries["query_id"], wanted))
-    return Shard(number, part, queries, texts_of(part, collection))
-
-
-def texts_of(run: pa.Table, collection: Collection) -> dict[str, str]:
-    """doc_id -> text of the documents of RUN only: a corpus may be larger than memory as Python strings."""
-    return collection.texts(run["doc_id"])
+def sample_of(queries: Sequence[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """``count`` queries spread over all of them."""
+    places = np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).round().astype(int))
+    return [queries[place] for place in places.tolist()]
 
 
 def share_cores(num_workers: int, node_cores: Sequence[float]) -> tuple[int, int]:
@@ -173,90 +255,8 @@ def share_cores(num_workers: int, node_cores: Sequence[float]) -> tuple[int, int
     return workers, cores
 
 
-def rerank_distributed(
-    model: str,
-    run: pa.Table,
-    collection: Collection,
-    depth: int,
-    *,
-    scoring: ScoringConfig,
-    folder: Path,
-    num_workers: int = 2,
-    gpus_per_worker: float = 0.0,
-) -> Reranked:
-    """The top ``depth`` of RUN reranked on the connected Ray cluster; shards found in ``folder`` are reused.
-
-    Every result is written to a temporary name and renamed, so an interrupted call loses only running shards.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    top = top_of(run, depth)
-    shards = list(cut_shards(top, collection.in_memory(top["doc_id"])))
-    missing = [shard for shard in shards if not (folder / shard.file_name).is_file()]
-    if not shards:
-        return Reranked(RUN.empty_table(), 0, 0.0, 0, ())
-    if missing or not (folder / LATENCIES).is_file():
-        _run_shards(model, missing, shards[0], depth, scoring, folder, num_workers, gpus_per_worker)
-    speed = json.loads((folder / LATENCIES).read_text("utf-8"))
-    tables = [pq.read_table(folder / shard.file_name) for shard in shards]
-    seconds = sum(float((table.schema.metadata or {})[b"seconds"]) for table in tables)
-    whole = pa.concat_tables([RUN.empty_table(), *(table.replace_schema_metadata(None) for table in tables)])
-    num_pairs = sum(shard.run.num_rows for shard in shards)
-    return Reranked(whole, num_pairs, seconds, speed["num_workers"], tuple(speed["milliseconds"]))
-
-
-def _run_shards(
-    model: str,
-    missing: list[Shard],
-    sample: Shard,
-    depth: int,
-    scoring: ScoringConfig,
-    folder: Path,
-    num_workers: int,
-    gpus_per_worker: float,
-) -> None:
-    import ray
-    from ray.util import ActorPool
-
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    workers, cores = share_cores(num_workers, nodes)
-    # A worker that dies (out of memory, lost node) starts again twice, and its shard with it.
-    options: dict[str, Any] = {"max_restarts": 2, "max_task_retries": 2, "num_gpus": gpus_per_worker}
-    remote: Any = ray.remote(num_cpus=cores, **options)(RerankActor)
-    workers = max(1, min(workers, len(missing)))
-    log.info("reranking with %d actors of %d cores; %d shards to do", workers, cores, len(missing))
-    actors = [remote.remote(model, scoring, cores) for _ in range(workers)]
-    try:
-        pool = ActorPool(actors)
-        done = pool.map_unordered(lambda actor, shard: actor.rerank.remote(shard, depth), missing)
-        _keep(done, folder, sum(shard.run.num_rows for shard in missing))
-        latencies = ray.get(actors[0].latencies.remote(sample, depth, LATENCY_QUERIES))
-        write_json(folder / LATENCIES, {"num_workers": workers, "milliseconds": latencies})
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-
-
-def _keep(done: Iterator[tuple[Shard, pa.Table, float]], folder: Path, num_pairs: int) -> None:
-    start = said = time.monotonic()
-    scored = 0
-    for shard, run, seconds in done:
-        write_parquet(run.replace_schema_metadata({"seconds": str(seconds)}), folder / shard.file_name)
-        scored += shard.run.num_rows
-        now = time.monotonic()
-        if now - said >= PROGRESS_EVERY or scored == num_pairs:
-            said = now
-            log.info("%s", progress_line(scored, num_pairs, now - start))
-
-
 def progress_line(scored: int, num_pairs: int, seconds: float) -> str:
     """``reranked 512 of 3,000 pairs, 128 pairs/s, 0:19 left``."""
     rate = scored / max(seconds, 1e-9)
     minutes, rest = divmod(round((num_pairs - scored) / max(rate, 1e-9)), 60)
     return f"reranked {scored:,} of {num_pairs:,} pairs, {rate:.0f} pairs/s, {minutes}:{rest:02d} left"
-
-
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table to a temporary name and rename it: a file is whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)

@@ -1,6 +1,6 @@
 """A run in the order in which it is measured, whatever a tool does with equal scores."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +70,7 @@ def _in_order(rank: NDArray[np.int32], score: NDArray[np.float64], queries: NDAr
     return bool((rises | (queries[1:] != queries[:-1])).all())
 
 
-def _equal_neighbours(*keys: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _equal_neighbours(*keys: NDArray[Any]) -> NDArray[np.bool_]:
     same = np.ones(max(len(keys[0]) - 1, 0), dtype=bool)
     for key in keys:
         same &= key[1:] == key[:-1]

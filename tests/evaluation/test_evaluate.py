@@ -1,7 +1,10 @@
 import json
 import logging
+import shutil
+from pathlib import Path
 
 import ir_measures
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Success, nDCG
@@ -9,10 +12,15 @@ from ir_measures import AP, RR, Success, nDCG
 from ranker.config import ConfigError, Experiment
 from ranker.data.catalog import prepare
 from ranker.evaluation import evaluate as door
-from ranker.evaluation.evaluate import evaluate, retrieval_depth, sample_queries
+from ranker.evaluation import systems
+from ranker.evaluation.candidates import sample_queries
+from ranker.evaluation.evaluate import evaluate
+from ranker.evaluation.reranking import Scored
+from ranker.evaluation.systems import final_lists, labels_of, pairs_of, retrieval_depth
 from ranker.manifest import StageError
 from ranker.measures import MeasureError
 from ranker.retrieval.index import build_index
+from ranker.scoring.scorer import load_scorer
 
 MEASURES = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "map": AP, "hit_rate@10": Success @ 10}
 
@@ -43,7 +51,7 @@ def experiment(pets, tiny_retriever, tiny_reranker, tmp_path_factory, ray_cluste
         "name": "pets", "output_dir": str(tmp_path_factory.mktemp("run")), "data.source": str(pets),
         "index.model": tiny_retriever, "index.num_workers": 1, "index.max_length": 64,
         "evaluate.model": tiny_reranker, "evaluate.depth": 5, "evaluate.significance_permutations": 100,
-        "evaluate.scoring.precision": "fp32",
+        "evaluate.scoring.precision": "fp32", "evaluate.latency_queries": 2,
     })  # fmt: skip
     prepare(config)
     build_index(config)
@@ -62,7 +70,9 @@ def test_the_stage_leaves_figures_that_another_tool_finds_too(experiment, monkey
         for name, measure in MEASURES.items():
             assert metrics["means"][system][name] == pytest.approx(theirs[measure], abs=1e-9)
     assert metrics["significance"].keys() == {"bm25", "retriever"}
-    assert metrics["speed"]["pairs"] == 10
+    assert metrics["speed"]["pairs"] == 10 and 0 < metrics["speed"]["engine_busy"] <= 1
+    (main,) = metrics["speed"]["rerankers"]
+    assert main["p50_ms"] <= main["p95_ms"] and main["timed_queries"] == 2
     assert pq.read_table(folder / "per_query.parquet").num_rows == 3 * 4 * 2
     produced = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert produced == {
@@ -71,6 +81,80 @@ def test_the_stage_leaves_figures_that_another_tool_finds_too(experiment, monkey
     }  # fmt: skip
     monkeypatch.setattr(door, "_make", None)
     assert evaluate(experiment).skipped
+
+
+@pytest.fixture
+def score_here(monkeypatch) -> None:
+    """Pairs are scored in this process, without actors; test_reranking.py is about those."""
+
+    def scored(model, tasks, folder, *, scoring, depths, **_) -> Scored:
+        scores = load_scorer(model, scoring).score(tasks.pairs(0, tasks.num_pairs)).astype(np.float64)
+        return Scored(scores, 100.0, 2, 0.97, {depth: (5.0 * depth, 6.0 * depth) for depth in depths})
+
+    monkeypatch.setattr(systems, "score_distributed", scored)
+
+
+def test_several_models_and_depths_in_one_call(experiment, score_here, tiny_reranker, tmp_path) -> None:
+    other = Path(shutil.copytree(tiny_reranker, tmp_path / "other"))
+    (tmp_path / "given.run").write_text(
+        "".join(f"{query} Q0 d{n} {n} {-n} given\n" for query in ("q9", "q10") for n in range(1, 9))
+    )
+    config = experiment.with_overrides({
+        "evaluate.models": [str(other)], "evaluate.depth": [3, 5], "evaluate.first_stage": str(tmp_path / "given.run"),
+        "evaluate.output_dir": str(tmp_path / "evaluation"), "evaluate.measures": ["ndcg@10", "judged@10"],
+    })  # fmt: skip
+    done = evaluate(config)
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    assert list(metrics["means"]) == ["bm25", "given", "reranked@5", "other", "other@5", "reranked"]
+    assert metrics["means"]["reranked"] == metrics["means"]["other"]  # the same weights
+    speeds = metrics["speed"]["rerankers"]
+    assert [(each["system"], each["depth"]) for each in speeds] == [
+        ("reranked", 3), ("reranked@5", 5), ("other", 3), ("other@5", 5),
+    ]  # fmt: skip
+    assert [each["p50_ms"] for each in speeds] == [16.5, 27.5, 16.5, 27.5]
+    assert [each["p95_ms"] for each in speeds] == [17.9, 29.8, 17.9, 29.8]
+    assert {"depth.png", "latency.png"} <= {path.name for path in done.folder.iterdir()}
+    run = pq.read_table(done.folder / "runs" / "reranked.parquet").to_pandas()
+    top = set(run[run["query_id"] == "q9"].sort_values("rank")["doc_id"].head(3))
+    assert top == {"d1", "d2", "d3"}  # what a depth of 3 could change, and nothing else
+    assert "scoring" not in {path.name for path in done.folder.iterdir()}
+
+
+def test_a_suite_is_a_folder_of_collections_and_their_mean(experiment, score_here, pets, tmp_path) -> None:
+    for name in ("cats", "dogs"):
+        shutil.copytree(pets, tmp_path / "suite" / name)
+    judged = tmp_path / "suite" / "dogs" / "qrels" / "test.tsv"
+    judged.write_text("\n".join(judged.read_text().splitlines()[:2]) + "\n")  # one query less
+    config = experiment.with_overrides({
+        "evaluate.suite": str(tmp_path / "suite"), "evaluate.first_stage": "bm25",
+        "evaluate.output_dir": str(tmp_path / "evaluation"),
+    })  # fmt: skip
+    done = evaluate(config)
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    assert metrics["num_queries"] == {"cats": 2, "dogs": 1} and list(metrics["means"]) == ["bm25", "reranked"]
+    each = [metrics["by_collection"][name]["reranked"]["ndcg@10"] for name in ("cats", "dogs")]
+    assert metrics["means"]["reranked"]["ndcg@10"] == pytest.approx(sum(each) / 2)
+    assert {"report.html", "report.md", "cats", "dogs"} <= {path.name for path in done.folder.iterdir()}
+    assert (done.folder / "dogs" / "runs" / "reranked.trec").is_file()
+    assert 'href="cats/report.html"' in (done.folder / "report.html").read_text()
+
+
+def test_a_suite_and_a_first_stage_that_cannot_be_are_refused(experiment, tmp_path) -> None:
+    with pytest.raises(StageError, match="each collection needs a first stage of its own, which 'retriever' is not"):
+        evaluate(experiment.with_overrides({"evaluate.suite": "beir/scifact"}))
+    with pytest.raises(StageError, match="'bm52': no such run file; write retriever, bm25, candidates"):
+        evaluate(experiment.with_overrides({"evaluate.first_stage": "bm52"}))
+    (tmp_path / "empty").mkdir()
+    overrides = {"evaluate.suite": str(tmp_path / "empty"), "evaluate.first_stage": "bm25"}
+    with pytest.raises(StageError, match="holds no subfolder and no zip"):
+        evaluate(experiment.with_overrides(overrides))
+
+
+def test_models_are_called_after_their_folders() -> None:
+    assert labels_of(["a/model", "b/model", "hub/name", "c/name"]) == ["reranked", "b-model", "name", "name-4"]
+    assert pairs_of(["bm25", "x", "reranked"], "bm25", ["reranked", "x"]) == [
+        ("bm25", "reranked"), ("x", "reranked"), ("bm25", "x"),
+    ]  # fmt: skip
 
 
 def test_an_interrupted_stage_keeps_its_runs(experiment, monkeypatch, caplog) -> None:
@@ -89,7 +173,7 @@ def test_an_interrupted_stage_keeps_its_runs(experiment, monkeypatch, caplog) ->
     monkeypatch.setattr(door, "_bm25", None)
     monkeypatch.setattr(door, "_search", None)
     assert evaluate(config).outcome["num_queries"] == 1
-    assert "shards to do" not in caplog.text
+    assert "tasks to do" not in caplog.text
 
 
 def test_mistakes_are_found_before_anything_runs(experiment, tmp_path) -> None:
@@ -104,8 +188,9 @@ def test_mistakes_are_found_before_anything_runs(experiment, tmp_path) -> None:
 
 
 def test_a_mixed_list_comes_with_the_cross_encoder_alone(ranked) -> None:
-    scored, first = ranked(q1="b a"), ranked(q1="a b c")
-    assert door._final_lists(scored, first, 0.0).keys() == {"reranked"}
-    lists = door._final_lists(scored, first, 0.9)
+    first = ranked(q1="a b c")
+    top, scores = first.slice(0, 2), np.array([1.0, 2.0])
+    assert final_lists(top, scores, first, 0.0).keys() == {"reranked"}
+    lists = final_lists(top, scores, first, 0.9)
     assert lists["cross-encoder"]["doc_id"].to_pylist() == ["b", "a", "c"]
     assert lists["reranked"]["doc_id"].to_pylist() == ["a", "b", "c"]

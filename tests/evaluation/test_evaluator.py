@@ -49,6 +49,31 @@ def test_samples_get_the_figures_of_sentence_transformers(evaluator, tiny_rerank
     assert ours["map"] == pytest.approx(theirs["x_map"], abs=1e-6)
 
 
+@pytest.mark.parametrize("missed", [True, False])
+def test_missed_positives_count_as_sentence_transformers_counts_them_where_that_is_asked_for(
+    tiny_reranker, missed, letters
+) -> None:
+    texts = list(letters.texts().values())
+    samples = [{"query": "first letter", "positive": texts[:2], "documents": texts[1:]}]  # one of two is lost
+    model = CrossEncoder(tiny_reranker, device="cpu")
+    peer = CrossEncoderRerankingEvaluator(
+        samples, at_k=10, always_rerank_positives=missed, name="x", write_csv=False
+    )(model)  # fmt: skip
+    evaluator = RankerEvaluator(tiny_reranker, scoring=FP32, rerank_missed_positives=missed)
+    ours = evaluator.evaluate(samples, metrics=["ndcg@10", "mrr@10", "map", "recall@10"])
+    assert ours["recall@10"] == (1.0 if missed else 0.5)
+    assert ours["mrr@10"] == pytest.approx(peer["x_mrr@10"], abs=1e-6)
+    if missed:  # without, the peer also leaves the lost one out of the ideal list and of the number of relevant ones
+        assert ours["ndcg@10"] == pytest.approx(peer["x_ndcg@10"], abs=1e-6)
+        assert ours["map"] == pytest.approx(peer["x_map"], abs=1e-6)
+    else:
+        assert ours["map"] == pytest.approx(peer["x_map"] / 2, abs=1e-6)
+
+
+def test_a_path_is_test_data_too(evaluator, pets) -> None:
+    assert evaluator.evaluate(str(pets), metrics=["hit_rate@10"], candidates="bm25").keys() == {"hit_rate@10"}
+
+
 def test_the_whole_list_of_a_sample_is_reranked(evaluator) -> None:
     samples = [{"query": "pond", "documents": [f"text {n}" for n in range(40)], "labels": [0] * 39 + [1]}]
     assert evaluator.evaluate(samples, metrics=["recall@100"]) == {"recall@100": 1.0}

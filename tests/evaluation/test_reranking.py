@@ -1,4 +1,10 @@
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -6,45 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ranker.config import ScoringConfig
-from ranker.evaluation.reranking import (
-    cut_shards,
-    progress_line,
-    rerank_distributed,
-    share_cores,
-    texts_of,
-    top_of,
-    with_tail,
-)
-from ranker.schemas import RUN
-from ranker.scoring.rerank import rerank_run
+from ranker.data.stored import save_collection
+from ranker.evaluation.lists import top_of
+from ranker.evaluation.reranking import TimedEngine, progress_line, sample_of, score_distributed, share_cores
+from ranker.evaluation.tasks import open_tasks, part, write_tasks
+from ranker.schemas import CORPUS, QRELS, QUERIES, RUN
 from ranker.scoring.scorer import load_scorer
 
 FP32 = ScoringConfig(precision="fp32")
-
-
-def test_top_of_counts_ranks_from_one_whatever_they_were(ranked) -> None:
-    run = ranked(q1="a b c", q2="d")
-    shifted = run.set_column(3, "rank", pa.array([4, 5, 6, 0], pa.int32()))
-    assert top_of(shifted, 2).select(["doc_id", "rank"]).to_pylist() == [
-        {"doc_id": "a", "rank": 1}, {"doc_id": "b", "rank": 2}, {"doc_id": "d", "rank": 1},
-    ]  # fmt: skip
-
-
-def test_the_tail_stays_below_in_its_own_order(ranked) -> None:
-    reranked = pa.table([["q1", "q1"], ["b", "a"], [-3.0, -5.0], [1, 2]], schema=RUN)
-    whole = with_tail(reranked, ranked(q1="a b c d", q2="e f"))
-    assert whole["doc_id"].to_pylist() == ["b", "a", "c", "d", "e", "f"]
-    assert whole["score"].to_pylist() == [-3.0, -5.0, -6.0, -7.0, -1.0, -2.0]
-    assert whole["rank"].to_pylist() == [1, 2, 3, 4, 1, 2]
-    assert with_tail(reranked, ranked(q1="a b")).equals(reranked)
-
-
-def test_shards_hold_whole_queries_and_only_their_texts(letters, first) -> None:
-    shards = list(cut_shards(first, letters, pairs_per_shard=5))
-    assert [shard.queries["query_id"].to_pylist() for shard in shards] == [["q1", "q2"], ["q3"]]
-    assert [shard.run.num_rows for shard in shards] == [6, 3]
-    assert set(shards[1].texts) == {"a", "c", "d"}
-    assert texts_of(first, letters) == letters.texts()
 
 
 @pytest.mark.parametrize(
@@ -72,29 +47,104 @@ def test_the_progress_line_has_counts_rate_and_time_left() -> None:
     assert progress_line(512, 3072, 4.0) == "reranked 512 of 3,072 pairs, 128 pairs/s, 0:20 left"
 
 
-def test_the_distributed_list_is_the_one_of_a_single_scorer(
-    letters, first, tiny_reranker, ray_cluster, tmp_path, monkeypatch, caplog
+def test_single_queries_are_spread_over_all_of_them() -> None:
+    queries = [(row, row + 1) for row in range(100)]
+    assert sample_of(queries, 3) == [(0, 1), (50, 51), (99, 100)]
+    assert sample_of(queries[:2], 20) == queries[:2]
+
+
+def test_an_engine_computes_one_batch_at_a_time_and_counts_its_seconds() -> None:
+    class Slow:
+        name, precision, device = "slow", "fp32", "cpu"
+        inside = 0
+
+        def logits(self, batch) -> np.ndarray:
+            self.inside += 1
+            assert self.inside == 1  # two threads never meet here
+            time.sleep(0.02)
+            self.inside -= 1
+            return np.zeros(1, dtype=np.float32)
+
+    engine = TimedEngine(Slow())
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(engine.logits, [{}] * 6))
+    assert 0.12 <= engine.seconds < 1
+
+
+def test_the_distributed_scores_are_those_of_a_single_scorer(
+    letters, first, tiny_reranker, ray_cluster, tmp_path, caplog
 ) -> None:
-    monkeypatch.setattr(cut_shards, "__defaults__", (2,))
     caplog.set_level(logging.INFO)
-    result = rerank_distributed(tiny_reranker, first, letters, 2, scoring=FP32, folder=tmp_path, num_workers=2)
-    alone = rerank_run(load_scorer(tiny_reranker, FP32), first, letters.queries, letters.texts(), 2)
-    assert result.run.select(["query_id", "doc_id", "rank"]).equals(alone.select(["query_id", "doc_id", "rank"]))
-    np.testing.assert_allclose(result.run["score"], alone["score"], atol=1e-5)
-    assert (result.num_pairs, result.num_workers, len(list(tmp_path.glob("part-*")))) == (6, 2, 3)
-    assert result.pairs_per_second > 0 and len(result.latencies) == 1
+    tasks = write_tasks(top_of(first, 2), letters, tmp_path / "tasks", pairs_per_task=2)
+    how = {"scoring": FP32, "num_workers": 2, "depths": [2, 1], "latency_queries": 2}
+    folder = tmp_path / "scores"
+    result = score_distributed(tiny_reranker, tasks, folder, **how)
+    alone = load_scorer(tiny_reranker, FP32).score(tasks.pairs(0, 6))
+    np.testing.assert_allclose(result.scores, alone, atol=1e-5)
+    assert (result.num_workers, len(list(folder.glob("part-*")))) == (2, 3)
+    assert result.pairs_per_second > 0 and 0 < result.busy <= 1
+    assert {depth: len(times) for depth, times in result.latencies.items()} == {2: 2, 1: 2}
     assert "reranked 6 of 6 pairs" in caplog.text
 
-    # Killed after two shards: the third alone is scored again, the others are taken as they lie there.
-    (tmp_path / "part-00002.parquet").unlink()
-    marked = pq.read_table(tmp_path / "part-00000.parquet")
-    pq.write_table(marked.set_column(2, "score", pa.array([99.0, 98.0])), tmp_path / "part-00000.parquet")
-    again = rerank_distributed(tiny_reranker, first, letters, 2, scoring=FP32, folder=tmp_path, num_workers=2)
-    assert again.run["score"].to_pylist()[:2] == [99.0, 98.0]
-    assert again.run.slice(2).equals(result.run.slice(2))
-    assert again.num_workers == 1
+    # Killed after two tasks: the third alone is scored again, the others are taken as they lie there.
+    part(folder, 2).unlink()
+    pq.write_table(pa.table({"score": [99.0, 98.0]}), part(folder, 0))
+    again = score_distributed(tiny_reranker, tasks, folder, **how)
+    assert again.scores[:2].tolist() == [99.0, 98.0]
+    assert again.scores[2:].tolist() == result.scores[2:].tolist()
+    assert "1 tasks to do" in caplog.text and again.latencies == result.latencies
 
 
-def test_an_empty_run_needs_no_actor(letters, tiny_reranker, tmp_path) -> None:
-    empty = RUN.empty_table()
-    assert rerank_distributed(tiny_reranker, empty, letters, 2, scoring=FP32, folder=tmp_path).run.num_rows == 0
+def test_an_empty_run_needs_no_actor(letters, tiny_reranker, tmp_path, ray_cluster) -> None:
+    tasks = write_tasks(top_of(RUN.empty_table(), 2), letters, tmp_path)
+    assert score_distributed(tiny_reranker, tasks, tmp_path / "scores", scoring=FP32).scores.size == 0
+
+
+KILLED = """
+import sys, time
+from ranker.config import RayConfig, ScoringConfig
+from ranker.data.stored import open_collection
+from ranker.evaluation import reranking
+from ranker.evaluation.lists import top_of
+from ranker.evaluation.tasks import write_tasks
+from ranker.schemas import RUN, read_table
+from ranker.session import connected
+from pathlib import Path
+data, work, model = map(Path, sys.argv[1:])
+collection = open_collection(data, "test")
+with connected(RayConfig(num_cpus=2)):
+    tasks = write_tasks(top_of(read_table(data / "run.parquet", RUN), 300), collection, work / "tasks", 300)
+    found = reranking.score_distributed(str(model), tasks, work / "scores", scoring=ScoringConfig(precision="fp32"))
+print(len(found.scores), found.scores.sum())
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_goes_on_with_the_tasks_that_are_missing(tiny_reranker, tmp_path) -> None:
+    queries = pa.table([[f"q{n:03d}" for n in range(60)], [f"letter {n}" for n in range(60)]], schema=QUERIES)
+    corpus = pa.table(
+        [[f"d{n}" for n in range(300)], [""] * 300, ["word " * (n % 50) for n in range(300)]], schema=CORPUS
+    )
+    qrels = pa.table([queries["query_id"], ["d0"] * 60, [1] * 60], schema=QRELS)
+    data, work = tmp_path / "data", tmp_path / "work"
+    save_collection(data, corpus, queries, {"test": qrels})
+    rows = [(q, f"d{n}", float(-n), n + 1) for q in queries["query_id"].to_pylist() for n in range(300)]
+    pq.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], schema=RUN), data / "run.parquet")
+    command = [sys.executable, "-c", KILLED, str(data), str(work), tiny_reranker]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(list((work / "scores").glob("part-*.parquet"))) < 4:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(3)  # actors see that their cluster is gone
+    there = {file.name: file.stat().st_mtime_ns for file in (work / "scores").glob("part-*.parquet")}
+    assert 4 <= len(there) < 60, "it was killed too late to tell"
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
+    kept = {file.name: file.stat().st_mtime_ns for file in (work / "scores").glob("part-*.parquet")}
+    assert len(kept) == 60 and there.items() <= kept.items()  # none was written again
+    pairs = open_tasks(work / "tasks").pairs(0, 18_000)
+    expected = load_scorer(tiny_reranker, FP32).score(pairs).astype(np.float64).sum()
+    number, total = ended.stdout.split()
+    assert number == "18000" and float(total) == pytest.approx(expected, rel=1e-5)
