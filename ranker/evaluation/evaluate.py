@@ -181,7 +181,9 @@ def _write_runs(work: Path, measured: Measured) -> None:
     for name, run in measured.runs.items():
         # Parquet keeps the scores as they are; the TREC file has scores that no tie rule can reorder.
         write_trec_run(order_run(run), work / "runs" / f"{file_name(name)}.trec", file_name(name))
-        write_parquet(run, work / "runs" / f"{file_name(name)}.parquet")
+        parquet = work / "runs" / f"{file_name(name)}.parquet"
+        if not parquet.is_file():  # a first stage lies there already, with its time
+            write_parquet(run, parquet)
     write_trec_qrels(measured.collection.qrels, work / "qrels.trec")
 
 
