@@ -116,6 +116,15 @@ def test_figures_equal_ir_measures_called_directly(measured, ties) -> None:
         assert scores.means[name] == pytest.approx(total, abs=1e-9)
 
 
+def test_gains_of_one_measure_do_not_reach_another() -> None:
+    # Asked for together, in this order, ir-measures 0.4.3 gives both the gains of the first.
+    run, qrels = random_tables()
+    names = ["ndcg(gains={0: 0, 1: 1, 2: 3, 3: 7})@10", "ndcg@10"]
+    both = evaluate_run(run, qrels, names).means
+    assert both == {name: evaluate_run(run, qrels, [name]).means[name] for name in names}
+    assert both[names[0]] != both[names[1]]
+
+
 @pytest.mark.parametrize("ties", ["rank", "score"])
 def test_figures_equal_trec_eval(measured, ties) -> None:
     run, qrels = measured
@@ -150,9 +159,24 @@ def test_scores_that_single_precision_cannot_tell_apart_are_ties() -> None:
 def test_what_ties_could_change_is_said() -> None:
     # Three equal scores, one of them relevant: it may stand first or third, behind the one that is not tied.
     run = run_of(("q", "x", 2.0, 1), ("q", "a", 1.0, 2), ("q", "b", 1.0, 3), ("q", "c", 1.0, 4))
-    assert tie_range(run, qrels_of(("q", "b", 1), ("q", "c", 0)), ["mrr", "judged@2"]) == {
-        "mrr": (pytest.approx(1 / 4), pytest.approx(1 / 2)), "judged@2": (0.0, 0.5),
-    }  # fmt: skip
+    qrels = qrels_of(("q", "b", 1), ("q", "c", 0))
+    for rule in ("rank", "score"):
+        scores = evaluate_run(run, qrels, ["mrr", "judged@2"], ties=rule)
+        assert tie_range(run, qrels, scores) == {
+            "mrr": (pytest.approx(1 / 4), pytest.approx(1 / 2)), "judged@2": (0.0, 0.5),
+        }  # fmt: skip
+
+
+def test_the_range_of_ties_holds_the_figures_of_both_rules() -> None:
+    run, qrels = random_tables()
+    names = ["ndcg@10", "map", "mrr@10", "recall@20", "judged@10"]
+    by_rank, by_score = (evaluate_run(run, qrels, names, ties=rule) for rule in ("rank", "score"))
+    for name, (low, high) in tie_range(run, qrels, by_rank).items():
+        assert low - 1e-12 <= min(by_rank.means[name], by_score.means[name])
+        assert max(by_rank.means[name], by_score.means[name]) <= high + 1e-12 and low < high
+    strict = order_run(run)
+    scores = evaluate_run(strict, qrels, names)
+    assert tie_range(strict, qrels, scores) == {name: (mean, mean) for name, mean in scores.means.items()}
 
 
 def test_documents_and_queries_without_judgement_are_counted() -> None:

@@ -132,7 +132,7 @@ def evaluate_files(
         "ties": ties,
     }
     if scores.counts.tied_documents:
-        ranges = tie_range(table, judged, how.measures, relevance_level=relevance_level)
+        ranges = tie_range(table, judged, scores, relevance_level=relevance_level)
         if moved := {name: list(ends) for name, ends in ranges.items() if ends[1] - ends[0] > 1e-12}:
             found["tie_range"] = moved
     if per_query:

@@ -107,6 +107,12 @@ def tied_rows(queries: NDArray[np.int64], scores: NDArray[np.float64]) -> int:
     return int((np.append(same, False) | np.append(False, same)).sum()) if len(queries) else 0
 
 
+def tied_queries(run: pa.Table) -> pa.Array:
+    """query_ids in whose lists two documents share a score; scores are those of ``run`` as they stand."""
+    counts = run.group_by(["query_id", "score"]).aggregate([([], "count_all")])
+    return counts.filter(pc.greater(counts["count_all"], 1))["query_id"].unique()
+
+
 def doc_ids_once(run: pa.Table) -> None:
     """Raises SchemaError where a query ranks a document twice."""
     counts = run.group_by(["query_id", "doc_id"]).aggregate([([], "count_all")])

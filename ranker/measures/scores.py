@@ -1,7 +1,7 @@
 """(run, judgements) -> values per query and their mean, all of them computed by ir-measures."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import ir_measures
@@ -11,7 +11,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ranker.measures.names import DEFAULT_MEASURES, MeasureError, deepest_cutoff, parse
-from ranker.measures.order import Ties, coded, doc_ids_once, falling, lists_of, order_run, tied_rows, top_rows
+from ranker.measures.order import (
+    Ties,
+    coded,
+    doc_ids_once,
+    falling,
+    in_single_precision,
+    lists_of,
+    order_run,
+    tied_queries,
+    tied_rows,
+    top_rows,
+)
 from ranker.schemas import QRELS, RUN, require
 
 
@@ -86,7 +97,7 @@ def evaluate_run(
     lists = _Lists(run, judgements)
     counts = lists.counts(relevance_level)
     values = {name: np.zeros(len(judgements.query_ids)) for name in measures}
-    for some in _by_depth(set(parsed.values())):
+    for some in _apart(parsed.values()):
         listed = lists.as_dicts(deepest_cutoff(some), ties)
         for metric in _computed(some, judgements.as_dicts, listed):
             for name in measures:
@@ -96,22 +107,35 @@ def evaluate_run(
 
 
 def tie_range(
-    run: pa.Table, qrels: pa.Table, measures: Sequence[str] = DEFAULT_MEASURES, *, relevance_level: int = 1
+    run: pa.Table, qrels: pa.Table, scores: Scores, *, relevance_level: int = 1
 ) -> dict[str, tuple[float, float]]:
-    """Measure -> its lowest and highest mean over all orders of documents with equal scores (single precision)."""
-    judged = require(qrels, QRELS, "qrels").select(QRELS.names)
+    """Measure -> its lowest and highest mean over all orders of documents with equal scores (single precision).
+
+    Args:
+        scores: of :func:`evaluate_run` on the same tables, under either rule; only lists with ties are measured again.
+    """
     run = require(run, RUN, "run").select(RUN.names)
-    found = run.select(["query_id", "doc_id"]).append_column("row", pa.array(np.arange(run.num_rows)))
-    known = found.join(judged, ["query_id", "doc_id"]).sort_by("row")
-    grade = pc.fill_null(known["relevance"], -1).to_numpy()
-    rounded = pa.array(run["score"].to_numpy().astype(np.float32).astype(np.float64))
-    run = run.set_column(2, RUN.field("score"), rounded)
+    run = run.set_column(2, RUN.field("score"), pa.array(in_single_precision(run["score"].to_numpy())))
+    run = run.filter(pc.is_in(run["query_id"], tied_queries(run)))
+    judged = require(qrels, QRELS, "qrels").select(QRELS.names)
+    judged = judged.filter(pc.is_in(judged["query_id"], run["query_id"].unique()))
+    rows = run.select(["query_id", "doc_id"]).append_column("row", pa.array(np.arange(run.num_rows)))
+    grades = rows.join(judged, ["query_id", "doc_id"]).sort_by("row")["relevance"]
+    grade = pc.fill_null(grades, -1).to_numpy()  # what nobody judged is worth least, to `judged@k` too
     ends = []
     for sign in (1, -1):
-        best_last = np.argsort(np.argsort(sign * grade, kind="stable"), kind="stable").astype(np.int32)
-        ordered = run.set_column(3, RUN.field("rank"), pa.array(best_last))
-        ends.append(evaluate_run(ordered, judged, measures, relevance_level=relevance_level).means)
-    return {name: (ends[0][name], ends[1][name]) for name in measures}
+        ordered = run.set_column(3, RUN.field("rank"), pa.array(sign * grade, pa.int32()))
+        ends.append(evaluate_run(ordered, judged, list(scores.values), relevance_level=relevance_level))
+    places = np.searchsorted(np.array(scores.query_ids, dtype=object), np.array(ends[0].query_ids, dtype=object))
+    found = {}
+    for name, values in scores.values.items():
+        means = []
+        for end in ends:
+            changed = values.copy()
+            changed[places] = end.values[name]
+            means.append(float(changed.mean()) if len(changed) else 0.0)
+        found[name] = (means[0], means[1])
+    return found
 
 
 class _Judgements:
@@ -180,11 +204,15 @@ class _Lists:
         return listed
 
 
-def _by_depth(measures: set[ir_measures.Measure]) -> list[list[ir_measures.Measure]]:
-    """Those that look equally deep together: the top ten of a list cost a hundredth of all of it."""
-    groups: dict[int | None, list[ir_measures.Measure]] = {}
-    for measure in measures:
-        groups.setdefault(deepest_cutoff([measure]), []).append(measure)
+def _apart(measures: Iterable[ir_measures.Measure]) -> list[list[ir_measures.Measure]]:
+    """Those that look equally deep together: the top ten of a list cost a hundredth of all of it.
+
+    Measures with gains of their own stand alone: ir-measures computes a plain nDCG beside one of them with those gains.
+    """
+    groups: dict[tuple[int | None, str], list[ir_measures.Measure]] = {}
+    for measure in dict.fromkeys(measures):
+        key = deepest_cutoff([measure]), str(measure.params.get("gains", ""))
+        groups.setdefault(key, []).append(measure)
     return list(groups.values())
 
 
