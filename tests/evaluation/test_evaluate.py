@@ -158,7 +158,9 @@ def test_models_are_called_after_their_folders() -> None:
 
 
 def test_an_interrupted_stage_keeps_its_runs(experiment, monkeypatch, caplog) -> None:
-    config = experiment.with_overrides({"evaluate.depth": 3, "evaluate.max_queries": 1})
+    config = experiment.with_overrides({
+        "evaluate.depth": 3, "evaluate.max_queries": 1, "evaluate.latency_queries": 0,
+    })  # fmt: skip
 
     def full_disk(*_args: object) -> None:
         raise OSError("no space left on device")
