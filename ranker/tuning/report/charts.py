@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,8 +31,6 @@ from ranker.tuning.trials import Trial, pareto_front, short
 
 # Shades from the worst to the best trial.
 SHADES = 5
-# So many different numbers make an axis of numbers; fewer stand as they are.
-NUMBERS = 5
 
 
 def told(trial: Trial, metric: str) -> str:
@@ -107,16 +105,25 @@ class Axis:
         return [*parts, text(self.x, TOP - 2, self.path.rpartition(".")[2][:18], "label")]
 
 
-def parallel_chart(trials: Sequence[Trial], best: Trial, paths: Sequence[str], metric: str) -> str | None:
-    """A line a trial through its settings to its value, the better the darker. None where nothing varied."""
+def parallel_chart(
+    trials: Sequence[Trial], best: Trial, paths: Sequence[str], metric: str, endless: Collection[str] = ()
+) -> str | None:
+    """A line a trial through its settings to its value, the better the darker. None where nothing varied.
+
+    Args:
+        endless: paths of which any number between two can be; the values of the others stand side by side.
+    """
     valued = [trial for trial in trials if not math.isnan(trial.value)]
     if not paths or not valued:
         return None
     width, height = max(WIDTH, 130.0 * (len(paths) + 1)), HEIGHT + 30
     places = [130 + number * (width - 180) / len(paths) for number in range(len(paths) + 1)]
     start, end = height - 40, TOP + 14
-    made = [_axis(path, x, [t.overrides.get(path) for t in trials if path in t.overrides], start, end, valued)
-            for path, x in zip(paths, places, strict=False)]  # fmt: skip
+    made = [
+        _axis(path, x, [t.overrides.get(path) for t in trials if path in t.overrides], (start, end), valued,
+              path in endless)
+        for path, x in zip(paths, places, strict=False)
+    ]  # fmt: skip
     last = spread([trial.value for trial in valued], start, end)
     parts = [part for axis in made for part in axis.drawn()]
     parts += [line([(places[-1], start), (places[-1], end)], "axis"), text(places[-1], TOP - 2, metric, "label")]
@@ -132,11 +139,14 @@ def parallel_chart(trials: Sequence[Trial], best: Trial, paths: Sequence[str], m
     return drawing(parts, f"settings of every trial and its dev {metric}", width, height)
 
 
-def _axis(path: str, x: float, values: list[Any], start: float, end: float, trials: Sequence[Trial]) -> Axis:
+def _axis(
+    path: str, x: float, values: list[Any], ends: tuple[float, float], trials: Sequence[Trial], endless: bool
+) -> Axis:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     missing = any(path not in trial.overrides for trial in trials)
+    start, end = ends
     lowest = start - 18 if missing else start
-    if numbers and len(set(values)) > NUMBERS:
+    if numbers and endless and len(set(values)) > 1:
         low, high = min(values), max(values)
         return Axis(path, x, Scale(low, high, lowest, end, log=low > 0 and high / low >= 10), {}, start + 8)
     known = {_word(value): value for value in values}

@@ -12,6 +12,7 @@ from ranker.evaluation.significance import PairedTest, paired_test
 from ranker.manifest import installed_packages
 from ranker.tuning.noise import Gain
 from ranker.tuning.repeats import BEST, DEFAULT, Repeat, gains
+from ranker.tuning.samplers import every_value
 from ranker.tuning.space import Space, looked_up
 from ranker.tuning.trials import Trial
 
@@ -53,6 +54,14 @@ class SweepReport:
         """Paths that were sampled, or follow from what was, and took several values."""
         known = [path for entry in self.space.entries for path in entry.paths]
         return [path for path in dict.fromkeys(known) if len({repr(t.overrides.get(path)) for t in self.trials}) > 1]
+
+    @property
+    def endless(self) -> set[str]:
+        """Paths whose sampler can give any number between two."""
+        drawn = [
+            entry for entry in self.space.sampled if entry.sampler is not None and every_value(entry.sampler) is None
+        ]
+        return {path for entry in drawn for path in entry.paths}
 
     def own(self, path: str) -> Any:
         """The experiment's own value."""

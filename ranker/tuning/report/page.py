@@ -108,7 +108,7 @@ def _key(*kinds: tuple[str, str]) -> str:
 
 
 def _history(report: SweepReport) -> str:
-    keys = _key(("best", "best"), ("finished", "finished"), ("stopped", "stopped early"), ("failed", "failed"))
+    keys = _key(("best", "best"), ("finished", "finished"), ("stopped", "stopped early"), ("failed", "no value"))
     return _figure(
         "Optimisation history",
         history_chart(report.trials, report.best, report.metric),
@@ -122,7 +122,7 @@ def _intermediate(report: SweepReport) -> str:
 
 
 def _parallel(report: SweepReport) -> str:
-    chart = parallel_chart(report.trials, report.best, report.varied, report.metric)
+    chart = parallel_chart(report.trials, report.best, report.varied, report.metric, report.endless)
     return _figure(
         "Settings and what they gave",
         chart,
