@@ -89,6 +89,9 @@ class RAGPipeline(AsyncQuestions):
         library = Library(self._empty_store())
         if diversity and "vectors" in library.store.lacks:
             raise StoreError(f"store {store!r} with {self.store_options}: diversity reads vectors back, and it cannot")
+        most = getattr(library.store, "most_neighbours", None)
+        if most is not None and top_k_retrieval > most:
+            raise StoreError(f"store {store!r} finds at most {most} neighbours; top_k_retrieval is {top_k_retrieval}")
         reranker = None
         if reranker_model is not None:
             options = {"scoring": scoring, "device": device, "api_key": reranker_api_key, "raw_scores": raw_scores}

@@ -16,6 +16,7 @@ from ranker.rag import RAGPipeline
 # documents, and then for ever indexes and saves 40 others and the first 40 again, saying what it does.
 WRITER = """
 import os, sys
+import sentence_transformers
 from ranker.rag import RAGPipeline
 model, folder, store, place = sys.argv[1:]
 
@@ -45,6 +46,7 @@ for _ in sys.stdin:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("label", ["faiss", "chroma", "chroma at a path", "lancedb at a path"])
 def test_a_kill_at_any_moment_leaves_an_index_that_answers(label, tiny_retriever, tmp_path: Path) -> None:
     name = label.partition(" ")[0]
@@ -60,7 +62,11 @@ def test_a_kill_at_any_moment_leaves_an_index_that_answers(label, tiny_retriever
     for round_, moment in enumerate((0.0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)):
         writer.stdin.write("again\n")
         writer.stdin.flush()
-        child = int(writer.stdout.readline())
+        line = "\n"
+        while not line.strip().isdigit():  # words of the one before, which it said just before its end
+            line = writer.stdout.readline()
+            assert line, "the writer is gone"
+        child = int(line)
         words = [writer.stdout.readline().strip() for _ in range(2 + round_ % 3)]
         assert words[:2] == ["saved", "indexing"], words
         time.sleep(moment)

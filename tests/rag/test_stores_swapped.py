@@ -114,6 +114,9 @@ def test_options_that_a_store_does_not_take_are_said_at_construction(tiny_retrie
 
 def test_a_pinecone_index_of_another_dimension_is_refused_at_construction(tiny_retriever, pinecone_server) -> None:
     pytest.importorskip("pinecone")
+    with pytest.raises(StoreError, match="at most 10000 neighbours; top_k_retrieval is 20000"):
+        few = pinecone_server.options(pinecone_server(32))
+        RAGPipeline(tiny_retriever, None, 20_000, store="pinecone", store_options=few, device="cpu")
     options = pinecone_server.options(pinecone_server(384))
     with pytest.raises(StoreError, match=r"has dimension 384, and the retriever's vectors have 32"):
         RAGPipeline(tiny_retriever, store="pinecone", store_options=options, device="cpu")
