@@ -46,12 +46,10 @@ class Lanes:
     def __init__(self, lanes: int, threads: int, torch_threads: bool) -> None:
         self.lanes = lanes
         self.threads = max(1, threads // lanes)
-        self._torch_threads = torch_threads
-        self._cores = _shares(lanes, self.threads)
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=self._settle)
-        self._numbers = iter(range(lanes))
-        self._lock = threading.Lock()
-        self._start()
+        # Nothing that the threads hold knows this object, so that they end when it is forgotten.
+        settle = _settler(self.threads, torch_threads, _shares(lanes, self.threads))
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=settle)
+        self._start(torch_threads)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """``function`` of each item, in order; the first error is raised when no item is running any more."""
@@ -66,26 +64,33 @@ class Lanes:
         """End the threads after what is running."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _start(self) -> None:
+    def _start(self, torch_threads: bool) -> None:
         # All threads now: torch's number of threads is set for the thread that calls, but a later thread begins
         # with the one that was set last, anywhere in the process.
-        torch = sys.modules.get("torch") if self._torch_threads else None
+        torch = sys.modules.get("torch") if torch_threads else None
         before = torch.get_num_threads() if torch is not None else 0
         barrier = threading.Barrier(self.lanes)
         self.map(lambda _: barrier.wait(timeout=60), range(self.lanes))
         if torch is not None:
             torch.set_num_threads(before)
 
-    def _settle(self) -> None:
-        with self._lock:
-            number = next(self._numbers)
-        if self._cores:
-            os.sched_setaffinity(0, self._cores[number])
-        if self._torch_threads:
+
+def _settler(threads: int, torch_threads: bool, cores: list[set[int]]) -> Callable[[], None]:
+    """What each lane's thread does first."""
+    left, lock = iter(cores), threading.Lock()
+
+    def settle() -> None:
+        with lock:
+            own = next(left, None)
+        if own:
+            os.sched_setaffinity(0, own)
+        if torch_threads:
             import torch
 
             torch.get_num_threads()  # a thread's first call takes the process's number, also after one was set
-            torch.set_num_threads(self.threads)
+            torch.set_num_threads(threads)
+
+    return settle
 
 
 def _shares(lanes: int, threads: int) -> list[set[int]]:

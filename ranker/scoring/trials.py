@@ -9,19 +9,21 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ranker.scoring.choice import Trial, Way
-from ranker.scoring.parity import compare
+from ranker.scoring.parity import Parity, compare
 from ranker.scoring.samples import Samples
 from ranker.scoring.scorer import Engine, Scorer
 
 log = logging.getLogger(__name__)
+Scores = dict[tuple[str, str, str | None], np.ndarray]
 
 # Seconds that one way may take for its scores, and about a third of what it may take for its speed.
-SECONDS = 8.0
+SECONDS = 6.0
 # Rounds of timing, in which the ways take turns: a machine that is busy for a while slows all of them alike.
 ROUNDS = 3
 ROUND_SECONDS = 1.0
-# Pairs scored between two looks at the clock.
+# Pairs scored between two looks at the clock, and the fewest of a round.
 STEP = 32
+FEWEST = 8
 
 
 def try_ways(
@@ -48,11 +50,13 @@ def try_ways(
                 raise
             scorers.pop(way, None)
             failures[way] = f"cannot run: {error}"
-    exact = _in_time(scorers[ways[0]], samples, SECONDS)
-    samples = samples.first(len(exact))
-    scores = {ways[0].kind: exact}
+    scores: Scores = {}
+    if len({way.kind for way in scorers}) > 1:
+        exact = _in_time(scorers[ways[0]], samples, SECONDS)
+        samples = samples.first(len(exact))
+        scores[ways[0].kind] = exact
     for way, scorer in scorers.items():
-        if way.kind not in scores:
+        if scores and way.kind not in scores:
             scores[way.kind] = scorer.score(samples.pairs)
     speeds = _speeds(scorers, samples)
     for scorer in scorers.values():
@@ -60,7 +64,7 @@ def try_ways(
     return [Trial(way, speeds.get(way, 0.0), _parity(way, ways[0], scores, samples), failures.get(way)) for way in ways]
 
 
-def _parity(way: Way, first: Way, scores: dict, samples: Samples):  # type: ignore[no-untyped-def]
+def _parity(way: Way, first: Way, scores: Scores, samples: Samples) -> Parity | None:
     if way.kind == first.kind or way.kind not in scores:
         return None
     return compare(f"{way.engine} {way.precision}", scores[first.kind], scores[way.kind], samples.pairs, samples.labels)
@@ -81,9 +85,9 @@ def _speeds(scorers: dict[Way, Scorer], samples: Samples) -> dict[Way, float]:
     """Pairs a second of each way, the median of rounds in which they take turns."""
     first = next(iter(scorers.values()))
     begin = time.perf_counter()
-    first.score(samples.pairs[:STEP])
-    rate = min(STEP, len(samples.pairs)) / (time.perf_counter() - begin)
-    some = samples.pairs[: max(STEP, int(rate * ROUND_SECONDS))]
+    first.score(samples.pairs[:FEWEST])
+    rate = min(FEWEST, len(samples.pairs)) / (time.perf_counter() - begin)
+    some = samples.pairs[: max(FEWEST, int(rate * ROUND_SECONDS))]
     seconds: dict[Way, list[float]] = {way: [] for way in scorers}
     for _ in range(ROUNDS):
         for way, scorer in scorers.items():

@@ -1,7 +1,9 @@
 """Batches side by side: every item once, in order, with its share of the threads."""
 
+import gc
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -68,3 +70,15 @@ def test_no_lane_stands_idle_while_there_are_pairs():
     assert sorted(np.concatenate(plan).tolist()) == list(range(8))
     assert [len(rows) for rows in share_batches([10] * 8, batch_tokens=20, lanes=2)] == [2, 2, 2, 2]
     assert share_batches([], 100, 2) == []
+
+
+def test_threads_end_with_the_scorer_that_had_them():
+    before = threading.active_count()
+    pool = Lanes(2, 2, torch_threads=True)
+    assert threading.active_count() == before + 2
+    del pool
+    gc.collect()
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
