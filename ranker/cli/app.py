@@ -153,3 +153,22 @@ def serve_check(configs: Annotated[list[Path], typer.Argument(help="Serve config
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{len(configs)} file{'s' if len(configs) > 1 else ''} checked, no problems")
+
+
+@serve_app.command("key")
+def serve_key(
+    name: Annotated[str, typer.Option(help="What logs and limits call it.")] = "",
+    limits: Annotated[list[str] | None, typer.Argument(help="Such as requests_per_minute=600 write=no.")] = None,
+) -> None:
+    """Make an API key: the key goes to the screen once, the line for the file of keys, with its hash, to the output."""
+    from ranker.serving.keys import SecurityError, load_keys, new_key
+
+    key, written = new_key()
+    line = " ".join([written, *([f"name={name}"] if name else []), *(limits or [])])
+    try:
+        load_keys(environment={"RANKER_API_KEYS": line})
+    except SecurityError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"the key, which is shown this once: {key}", err=True)
+    typer.echo(line)

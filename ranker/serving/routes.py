@@ -31,7 +31,8 @@ router = APIRouter()
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorBody, "description": words}
     for status, words in {
-        400: "The body is no text.", 401: "No valid key.", 403: "The key may not do this.", 404: "No such model or document, or no index.", 413: "The body is too large.",
+        400: "The body is no text.", 401: "No valid key.", 403: "The key may not do this.",
+        404: "No such model or document, or no index.", 413: "The body is too large.",
         422: "The body cannot be read, or asks for too much.", 429: "Too much at once; see Retry-After.",
         500: "A failure, named by its id in the log.", 503: "No replica can answer.", 504: "Not in time.",
     }.items()

@@ -73,3 +73,16 @@ def test_evaluate_takes_a_run_and_judgements_without_any_model(tmp_path: Path) -
 def test_every_verb_says_what_it_does() -> None:
     for command in [*app.registered_commands]:
         assert (command.callback.__doc__ or "").strip(), command.name
+
+
+def test_a_new_key_is_shown_once_and_its_line_holds_a_hash_and_limits() -> None:
+    from ranker.serving.keys import load_keys
+
+    result = runner.invoke(app, ["serve", "key", "--name", "team-a", "write=no"])
+    assert result.exit_code == 0, result.output
+    key, line = result.stderr.split()[-1], result.stdout.strip()
+    found = load_keys(environment={"RANKER_API_KEYS": line}).find(f"Bearer {key}")
+    assert found is not None and (found.name, found.limits.write) == ("team-a", False)
+    assert key not in line
+    wrong = runner.invoke(app, ["serve", "key", "requests=5"])
+    assert wrong.exit_code == 1 and "requests_per_minute" in wrong.stderr and wrong.stdout == ""

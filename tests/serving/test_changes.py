@@ -1,0 +1,218 @@
+"""Models, index and documents change under load, on Ray Serve with two retrievers: nothing is lost."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+QUERY = "which animal guards a house"
+DOCUMENTS = ["A dog barks.", "A cat purrs.", "A goldfish eats flakes.", "A parrot talks."]
+
+
+class Service:
+    """The shipped application, deployed as ``serve deploy`` does it, and again with other settings."""
+
+    def __init__(self, experiment: Path, models: dict[str, str]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.runs = experiment.parent / "runs"
+        self.settings: dict[str, dict[str, Any]] = {
+            "Reranker": {"models": models},
+            "Retriever": {"index": str(self.runs / "index"), "corpus": str(self.runs / "data")},
+        }
+        self.experiment = str(experiment)
+
+    def deploy(self) -> None:
+        from ray import serve
+        from ray.serve.context import _get_global_client
+        from ray.serve.schema import ServeDeploySchema
+
+        small = {"ray_actor_options": {"num_cpus": 0.1}, "graceful_shutdown_timeout_s": 40}
+        application = {
+            "name": "changes",
+            "route_prefix": "/",
+            "import_path": "ranker.serving.app:build",
+            "args": {"experiment": self.experiment, "deadline_s": 25},
+            "deployments": [
+                {"name": "Gateway", **small},
+                {"name": "Reranker", **small, "num_replicas": 1, "user_config": self.settings["Reranker"]},
+                {"name": "Retriever", **small, "num_replicas": 2, "user_config": self.settings["Retriever"]},
+            ],
+        }
+        serve.start(http_options={"host": "127.0.0.1", "port": self.port, "request_timeout_s": 30})
+        config = {"http_options": {"host": "127.0.0.1", "port": self.port}, "applications": [application]}
+        _get_global_client().deploy_apps(ServeDeploySchema.model_validate(config))
+
+    def change(self, deployment: str, settings: dict[str, Any]) -> None:
+        self.settings[deployment] = settings
+        self.deploy()
+
+    def __call__(self, path: str, body: object = None, method: str | None = None) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        address, kind = f"http://127.0.0.1:{self.port}{path}", {"content-type": "application/json"}
+        try:
+            with urlopen(Request(address, data, kind, method=method), timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            return error.code, json.loads(error.read() or b"{}")
+
+    def is_ready(self) -> bool:
+        try:
+            return self("/ready")[0] == 200
+        except (OSError, ValueError):
+            return False
+
+    def scores(self, model: str | None = None) -> tuple[float, ...]:
+        status, answer = self("/rerank", {"query": QUERY, "texts": DOCUMENTS, "model": model})
+        assert status == 200, answer
+        by_place = {result["index"]: round(result["score"], 4) for result in answer}
+        return tuple(by_place[place] for place in range(len(DOCUMENTS)))
+
+    def found(self, query: str) -> list[str]:
+        status, answer = self("/search", {"query": query, "top_k": 30, "num_candidates": 30})
+        assert status == 200, answer
+        return [result["doc_id"] for result in answer["results"]]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@contextmanager
+def load(ask: Callable[[], Any], clients: int = 4) -> Iterator[list[Any]]:
+    """Asks from several threads until the block ends; what was answered. An error in a thread is one of the test."""
+    answers: list[Any] = []
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            answers.append(ask())
+
+    with ThreadPoolExecutor(clients) as threads:
+        running = [threads.submit(run) for _ in range(clients)]
+        try:
+            yield answers
+        finally:
+            stop.set()
+        for one in running:
+            one.result()
+
+
+@pytest.fixture(scope="module")
+def other_reranker(tiny_reranker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny reranker with its head turned round: the order of documents is the reverse."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("models") / "turned"
+    shutil.copytree(tiny_reranker, folder)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_reranker)
+    model.classifier.weight.data.neg_()
+    model.classifier.bias.data.neg_()
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def service(ray_cluster, experiment: Path, tiny_reranker: str) -> Iterator[Service]:
+    from ray import serve
+
+    deployed = Service(experiment, {"pets": tiny_reranker})
+    deployed.deploy()
+    wait_for(deployed.is_ready)
+    yield deployed
+    serve.shutdown()
+
+
+def change_of(service: Service, part: str) -> str:
+    return service("/info")[1][part]["change"]
+
+
+def test_a_model_is_swapped_under_load_refused_and_swapped_back(
+    service: Service, tiny_reranker, other_reranker, tmp_path
+):
+    old = service.scores()
+    with load(service.scores) as answers:
+        wait_for(lambda: len(answers) > 10)
+        service.change("Reranker", {"models": {"pets": other_reranker, "former": tiny_reranker}})
+        wait_for(lambda: answers[-1] != old)
+        new = answers[-1]
+        assert new == pytest.approx([1 - score for score in old], abs=2e-3)
+        assert service.scores("former") == old
+        assert service("/v2/rerank", {"query": "q", "documents": ["d"], "model": "none"})[0] == 404
+        # A folder without a model: what serves goes on, and says why.
+        service.change("Reranker", {"models": {"pets": str(tmp_path)}})
+        wait_for(lambda: "config.json" in change_of(service, "reranker"))
+        count = len(answers)
+        wait_for(lambda: len(answers) > count + 10)
+        assert answers[-1] == new
+        service.change("Reranker", {"models": {"pets": tiny_reranker}})
+        wait_for(lambda: answers[-1] == old)
+        assert change_of(service, "reranker") == "done"
+    assert set(answers) == {old, new}  # each by one model, and none failed
+
+
+def test_documents_are_found_by_every_replica_and_survive_their_death(service: Service):
+    acknowledged: list[str] = []
+
+    def put() -> None:
+        name = f"new-{threading.get_ident()}-{len(acknowledged)}-{time.monotonic_ns()}"
+        status, answer = service("/documents", {"documents": [{"doc_id": name, "text": f"a new pet called {name}"}]})
+        assert status == 200, answer
+        acknowledged.append(name)
+
+    def retrievers() -> list[psutil.Process]:
+        named = "ServeReplica:changes:Retriever"
+        return [p for p in psutil.Process().children(recursive=True) if named in " ".join(p.cmdline())]
+
+    with load(put, clients=2):
+        for _ in range(2):
+            count = len(acknowledged)
+            wait_for(lambda c=count: len(acknowledged) > c + 5)
+            os.kill(retrievers()[0].pid, signal.SIGKILL)
+    for process in retrievers():  # all at once: nothing may live in memory only
+        os.kill(process.pid, signal.SIGKILL)
+    wait_for(service.is_ready)
+    wait_for(lambda: len(retrievers()) == 2)
+    for _ in range(6):  # by whichever replica
+        assert [name for name in acknowledged if service(f"/documents/{name}")[0] != 200] == []
+    status, answer = service("/documents", {"doc_ids": acknowledged[1:]}, "DELETE")
+    assert (status, answer["deleted"]) == (200, len(acknowledged) - 1)
+    for _ in range(6):
+        assert [name for name in service.found(f"a new pet called {acknowledged[0]}") if name.startswith("new-")] == [
+            acknowledged[0]
+        ]
+
+
+def test_an_index_is_swapped_under_load_and_swapped_back(service: Service, tmp_path: Path):
+    for name in ("index", "data", "embeddings"):
+        if (service.runs / name).exists():
+            shutil.copytree(service.runs / name, tmp_path / "runs" / name)
+    service("/documents", {"documents": [{"doc_id": "only-here", "text": "a guard"}]})
+    assert "only-here" in service.found("a guard")
+    first = service.settings["Retriever"]
+    with load(lambda: tuple(sorted(service.found("a guard")))) as answers:
+        wait_for(lambda: len(answers) > 5)
+        # Its log of documents lies beside it, and is empty.
+        service.change("Retriever", {"index": f"{tmp_path}/runs/index", "corpus": f"{tmp_path}/runs/data"})
+        wait_for(lambda: all("only-here" not in names for names in answers[-12:]))
+        service.change("Retriever", first)
+        wait_for(lambda: all("only-here" in names for names in answers[-12:]))
+    assert len(set(answers)) == 2
