@@ -30,8 +30,9 @@ def build(args: ServeArgs) -> Application:
     retriever = None
     if artefacts.index is not None and artefacts.corpus is not None:
         index = RetrieverSettings(index=str(artefacts.index), corpus=str(artefacts.corpus))
-        documents = str(Path(args.documents).expanduser().absolute()) if args.documents else None
-        retriever = Retriever.options(user_config=index.model_dump()).bind(documents)
+        # Named here and once, so that another index finds the same log.
+        documents = Path(args.documents or artefacts.index.parent / "documents").expanduser().absolute()
+        retriever = Retriever.options(user_config=index.model_dump()).bind(str(documents))
     application: Application = Gateway.bind(
         reranker, retriever, artefacts.model_name, artefacts.config.model_dump(), args.model_dump()
     )

@@ -40,7 +40,7 @@ class ServeArgs(BaseModel):
     """File of API keys, one a line. None: the environment alone."""
     documents: str | None = None
     """Folder of the log of documents that are added while serving, on a disk that every node sees. None: `documents`
-    beside the index."""
+    beside the index of these arguments."""
     writable: bool = True
     """False: /documents cannot be changed."""
     allow_open: bool = False

@@ -123,11 +123,11 @@ class RetrieverReplica:
     Ray Serve's ``user_config`` says which index.
 
     Args:
-        documents: folder of the log of documents. None: beside the index.
+        documents: folder of the log of documents.
     """
 
-    def __init__(self, documents: str | None) -> None:
-        self._documents = documents
+    def __init__(self, documents: str) -> None:
+        self._documents = Path(documents)
         self._indexes: Swapper[IndexWorker] = Swapper(self._open, IndexWorker.close)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -170,9 +170,7 @@ class RetrieverReplica:
 
     def _open(self, source: str) -> IndexWorker:
         settings = RetrieverSettings.model_validate_json(source)
-        index = Path(settings.index)
-        documents = Path(self._documents) if self._documents else index.parent / "documents"
-        return IndexWorker(LiveIndex(index, Path(settings.corpus), documents))
+        return IndexWorker(LiveIndex(Path(settings.index), Path(settings.corpus), self._documents))
 
 
 class GatewayReplica:

@@ -5,6 +5,8 @@ What a route needs of the rest stands in a :class:`Service`, so the whole interf
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request
@@ -28,6 +30,8 @@ from ranker.serving.trace import current
 __all__ = ["Limits", "Service", "create_app"]
 
 router = APIRouter()
+# Of one request for scores of many queries.
+CALLS_AT_ONCE = 8
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorBody, "description": words}
     for status, words in {
@@ -142,10 +146,10 @@ async def score_pairs(body: scoring.ScoreRequest, request: Request) -> JSONRespo
     check_documents(request, len(body.text_2), "text_2")
     backend = service_of(request).backend
     groups = body.by_query()
-    calls = [
-        backend.score(query, [body.text_2[place] for place in places], body.model) for query, places in groups.items()
-    ]
-    answers: list[Scored] = await asyncio.gather(*calls)
+    texts = [[body.text_2[place] for place in places] for places in groups.values()]
+    answers = await _several(
+        [partial(backend.score, query, some, body.model) for query, some in zip(groups, texts, strict=True)]
+    )
     scores = [0.0] * len(body.text_2)
     for places, scored in zip(groups.values(), answers, strict=True):
         for place, value in zip(places, probabilities(scored.logits).tolist(), strict=True):
@@ -153,6 +157,22 @@ async def score_pairs(body: scoring.ScoreRequest, request: Request) -> JSONRespo
     model = next((scored.model for scored in answers if scored.model), service_of(request).model)
     tokens = sum(scored.tokens for scored in answers)
     return JSONResponse(scoring.answer(request_id_of(request.scope), int(time.time()), model, scores, tokens))
+
+
+async def _several(calls: Sequence[Callable[[], Awaitable[Scored]]]) -> list[Scored]:
+    """The answers of all calls, a few at a time: one request must not fill the queue; or the first error."""
+    free = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def one(call: Callable[[], Awaitable[Scored]]) -> Scored:
+        async with free:
+            return await call()
+
+    tasks = [asyncio.create_task(one(call)) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _rank(

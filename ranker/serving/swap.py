@@ -75,7 +75,8 @@ class Swapper(Generic[T]):
         first = next(iter(self._named))
         known = name if name and len(self._named) > 1 else first
         if known not in self._named:
-            raise UnknownModelError(f"model {known[:80]!r} is not one of: {', '.join(self._named)}")
+            # Ray logs this; what a request says is not for logs.
+            raise UnknownModelError(f"no such model; there are: {', '.join(self._named)}")
         entry = self._named[known]
         entry.users += 1
         try:

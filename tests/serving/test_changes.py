@@ -202,17 +202,40 @@ def test_documents_are_found_by_every_replica_and_survive_their_death(service: S
 
 
 def test_an_index_is_swapped_under_load_and_swapped_back(service: Service, tmp_path: Path):
-    for name in ("index", "data", "embeddings"):
-        if (service.runs / name).exists():
-            shutil.copytree(service.runs / name, tmp_path / "runs" / name)
-    service("/documents", {"documents": [{"doc_id": "only-here", "text": "a guard"}]})
-    assert "only-here" in service.found("a guard")
+    other = tmp_path / "runs"
+    for name in ("index", "data"):
+        shutil.copytree(service.runs / name, other / name)
+    mark_texts(other / "data", other / "index", " (second edition)")
+    service("/documents", {"documents": [{"doc_id": "added", "text": "a guard"}]})
     first = service.settings["Retriever"]
-    with load(lambda: tuple(sorted(service.found("a guard")))) as answers:
+
+    def editions() -> bool:
+        status, answer = service("/search", {"query": "a guard", "top_k": 30, "num_candidates": 30})
+        assert status == 200, answer
+        texts = {result["doc_id"]: result["text"] for result in answer["results"]}
+        assert texts.pop("added") == "a guard"  # the log stays
+        marked = {text.endswith(" (second edition)") for name, text in texts.items() if not name.startswith("new-")}
+        assert len(marked) == 1, texts  # never half of each
+        return marked.pop()
+
+    with load(editions) as answers:
         wait_for(lambda: len(answers) > 5)
-        # Its log of documents lies beside it, and is empty.
-        service.change("Retriever", {"index": f"{tmp_path}/runs/index", "corpus": f"{tmp_path}/runs/data"})
-        wait_for(lambda: all("only-here" not in names for names in answers[-12:]))
+        service.change("Retriever", {"index": str(other / "index"), "corpus": str(other / "data")})
+        wait_for(lambda: len(answers) > 30 and all(answers[-12:]))
         service.change("Retriever", first)
-        wait_for(lambda: all("only-here" in names for names in answers[-12:]))
-    assert len(set(answers)) == 2
+        wait_for(lambda: not any(answers[-12:]))
+    assert set(answers) == {True, False}
+
+
+def mark_texts(data: Path, index: Path, mark: str) -> None:
+    """Another edition of the same documents, with a key of its own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for part in (data / "corpus").glob("*.parquet"):
+        table = pq.read_table(part)
+        texts = pa.array([text + mark for text in table["text"].to_pylist()], table.schema.field("text").type)
+        pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), texts), part)
+    key = json.loads((data / "manifest.json").read_text())["key"]
+    for manifest in (data / "manifest.json", index / "manifest.json"):
+        manifest.write_text(manifest.read_text().replace(key, "second" + key[6:]))

@@ -20,7 +20,7 @@ from ranker.serving.index_worker import Changed  # noqa: E402
 from ranker.serving.live_index import Document  # noqa: E402
 from ranker.serving.routes import Limits, Service, create_app  # noqa: E402
 
-SMALL = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+SMALL = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 ODD = ["", " ", "\x00", "\ud800", "e\u0301", "\U0001f436", "a" * 300, "1e999", "null"]
 TEXT = st.text(max_size=8) | st.sampled_from(ODD)
 NUMBER = st.integers(-2, 5) | st.sampled_from([2**63, -(2**63), 1e308, 0.5, -0.0, math.inf, math.nan])

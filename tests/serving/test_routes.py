@@ -44,7 +44,7 @@ class StubReranker:
             raise self.error
         logits = [float(sum(c in query for c in text)) for text in documents]
         if model and len(self.names) > 1 and model not in self.names:
-            raise UnknownModelError(f"model {model!r} is not one of: {', '.join(self.names)}")
+            raise UnknownModelError(f"no such model; there are: {', '.join(self.names)}")
         name = model if len(self.names) > 1 and model else self.names[0]
         return Scored(logits, tokens=7 * len(documents), seconds=0.0, model=name)
 
@@ -324,6 +324,27 @@ def test_scores_of_as_many_queries_as_texts_ask_each_query_once():
     assert "2 texts and text_2 1" in assert_error(short, 422, "Validation")["message"]
 
 
+def test_many_queries_do_not_fill_the_queue():
+    class Counting(StubReranker):
+        now = most = 0
+
+        async def _score(self, query, documents, *args, **wishes):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.001)
+            self.now -= 1
+            if query == "bad":
+                raise BackPressureError(num_queued_requests=1, max_queued_requests=1)
+            return Scored([0.0], 1, 0.0)
+
+    reranker = Counting()
+    queries = [f"q{number}" for number in range(50)]
+    assert len(client(reranker).post("/score", json={"text_1": queries, "text_2": ["a"] * 50}).json()["data"]) == 50
+    assert reranker.most == 8
+    refused = client(Counting()).post("/score", json={"text_1": ["bad", *queries], "text_2": ["a"] * 51})
+    assert_error(refused, 429, "Overloaded")
+
+
 def test_cohere_v1_reads_the_fields_of_objects_that_it_is_told():
     reranker = StubReranker()
     documents = [{"title": "A", "body": "b", "id": 7}, "plain"]
@@ -351,7 +372,7 @@ def test_several_models_answer_by_name():
     ]  # fmt: skip
     assert service.post("/search", json={"query": "a", "model": "large"}).json()["model"] == "large"
     told = assert_error(service.post("/v2/rerank", json={**body, "model": "rerank-v3.5"}), 404, "NotFound")
-    assert told["message"] == "model 'rerank-v3.5' is not one of: small, large"
+    assert told["message"] == "no such model; there are: small, large"
     assert [model["id"] for model in service.get("/v1/models").json()["data"]] == ["small", "large"]
 
 

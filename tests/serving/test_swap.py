@@ -41,7 +41,7 @@ def test_names_are_found_and_the_first_is_meant_unsaid():
             with swapper.use(name) as found:
                 assert found == expected
         with (
-            pytest.raises(UnknownModelError, match="'rerank-v3' is not one of: small, large, alias"),
+            pytest.raises(UnknownModelError, match="no such model; there are: small, large, alias"),
             swapper.use("rerank-v3"),
         ):
             pass
