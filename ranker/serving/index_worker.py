@@ -1,6 +1,7 @@
 """One open index at work: searches in batches, changes one after another, both off the event loop."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from typing import Any, TypeVar
 
 from ranker.serving.batching import GreedyBatcher
 from ranker.serving.calls import Neighbour
-from ranker.serving.errors import EngineError, WriteError, log_failure
+from ranker.serving.errors import LOGGER, EngineError, WriteError, log_failure
+from ranker.serving.journal import JournalError
 from ranker.serving.live_index import Document, LiveIndex
 
+log = logging.getLogger(LOGGER)
 T = TypeVar("T")
 # Queries that are encoded together.
 QUERIES = 32
@@ -49,7 +52,7 @@ class IndexWorker:
         try:
             [found] = await self._batcher.submit([(query, num_candidates)])
         except Exception as error:
-            log_failure("retrieval", "", error)
+            _log("retrieval", error)
             raise EngineError(f"retrieval failed with {type(error).__name__}") from None
         return found
 
@@ -62,7 +65,7 @@ class IndexWorker:
         try:
             return await self._in_turn(lambda: self._change(put, delete))
         except Exception as error:
-            log_failure("writing documents", "", error)
+            _log("writing documents", error)
             raise WriteError("the documents could not be written; send them again later") from None
 
     async def get(self, doc_id: str) -> Document | None:
@@ -95,3 +98,9 @@ class IndexWorker:
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+
+def _log(where: str, error: Exception) -> None:
+    if isinstance(error, JournalError):  # speaks of files only
+        log.error("%s: %s", where, error)
+    log_failure(where, "", error)

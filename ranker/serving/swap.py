@@ -72,6 +72,8 @@ class Swapper(Generic[T]):
         Raises:
             UnknownModelError: where there are several, and none of this name.
         """
+        if not self._named:
+            raise RuntimeError("nothing is loaded: user_config of the deployment names nothing")
         first = next(iter(self._named))
         known = name if name and len(self._named) > 1 else first
         if known not in self._named:

@@ -85,6 +85,35 @@ def test_a_log_of_mostly_old_rows_is_written_anew_and_readers_notice(tmp_path: P
     assert reader.places["gone"] is None  # it may also lie in the index below
 
 
+def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path):
+    import resource
+
+    journal = Journal(tmp_path)
+    put(journal, "a")
+    size, (soft, hard) = (tmp_path / LOG).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 300, hard))  # room for a part of the record
+    try:
+        with pytest.raises(JournalError, match=r"documents\.log: cannot be written"):
+            put(journal, "b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / LOG).stat().st_size == size
+    put(journal, "c")
+    assert texts(Journal(tmp_path)) == {"a": "text of a", "c": "text of c"}
+
+
+def test_nothing_is_acknowledged_that_was_not_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    journal = Journal(tmp_path)
+    put(journal, "a")
+
+    def broken(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(JournalError, match="Input/output error"):
+        put(journal, "b")
+
+
 WRITER = """
 import sys
 from pathlib import Path
