@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 pytestmark = pytest.mark.slow
 QUERY = "which animal guards a house"
 DOCUMENTS = ["A dog barks.", "A cat purrs.", "A goldfish eats flakes.", "A parrot talks."]
-LONG = [f"document {number} of a dog " * 4 for number in range(1000)]
+LONG = [f"document {number} of a dog " * 4 for number in range(400)]
 
 
 class Service:
