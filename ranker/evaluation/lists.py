@@ -6,14 +6,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ranker.measures.order import coded, falling, lists_of
 from ranker.schemas import RUN, Collection, require
 
 
 def top_of(run: pa.Table, depth: int) -> pa.Table:
     """The best ``depth`` rows of each query of RUN, by query_id and rank; ranks count from 1 whatever they were."""
-    frame = require(run, RUN, "run").select(RUN.names).to_pandas().sort_values(["query_id", "rank", "doc_id"])
-    frame["rank"] = (frame.groupby("query_id", sort=False).cumcount() + 1).astype("int32")
-    return pa.Table.from_pandas(frame[frame["rank"] <= depth], schema=RUN, preserve_index=False)
+    run = require(run, RUN, "run").select(RUN.names)
+    queries, _ = coded(run["query_id"])
+    by_rank = run.set_column(2, RUN.field("score"), pc.negate(run["rank"].cast(pa.float64())))
+    order = falling(by_rank, queries)
+    place = _places(queries[order])
+    kept = place <= depth
+    return run.take(pa.array(order[kept])).set_column(3, RUN.field("rank"), pa.array(place[kept], pa.int32()))
+
+
+def _places(queries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """1, 2, 3 ... within each query; the rows of a query follow each other."""
+    starts, sizes = lists_of(queries)
+    return np.arange(len(queries)) - np.repeat(starts, sizes) + 1
 
 
 def with_missed(top: pa.Table, relevant: pa.Table, collection: Collection) -> pa.Table:
@@ -50,11 +61,9 @@ def reordered(top: pa.Table, scores: NDArray[np.float64], depth: int | None = No
     rank = top["rank"].to_numpy()
     kept = np.flatnonzero(rank <= (depth if depth is not None else rank.max(initial=0)))
     part = top.take(pa.array(kept))
-    queries = part["query_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    queries, _ = coded(part["query_id"])
     order = np.lexsort([rank[kept], -scores[kept], queries])
-    part, queries = part.take(pa.array(order)), queries[order]
-    starts = np.flatnonzero(np.append(len(queries) > 0, queries[1:] != queries[:-1]))
-    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order)))) + 1
+    part, place = part.take(pa.array(order)), _places(queries[order])
     columns = [part["query_id"], part["doc_id"], pa.array(scores[kept][order]), pa.array(place, pa.int32())]
     return pa.table(columns, schema=RUN)
 
@@ -64,15 +73,25 @@ def with_tail(reranked: pa.Table, first: pa.Table) -> pa.Table:
 
     Scores of the tail fall by 1 a rank from the lowest reranked one.
     """
-    top = reranked.to_pandas()
-    known = pd.MultiIndex.from_frame(top[["query_id", "doc_id"]])
-    rest = first.select(RUN.names).to_pandas().sort_values(["query_id", "rank"])
-    rest = rest[~pd.MultiIndex.from_frame(rest[["query_id", "doc_id"]]).isin(known)].copy()
-    if not len(rest):
+    keys = ["query_id", "doc_id"]
+    rest = first.select(RUN.names).join(reranked.select(keys), keys, join_type="left anti")
+    if not rest.num_rows:
         return reranked
-    step = rest.groupby("query_id", sort=False).cumcount() + 1
-    lowest, size = top.groupby("query_id")["score"].min(), top.groupby("query_id").size()
-    rest["score"] = rest["query_id"].map(lowest).fillna(0.0) - step
-    rest["rank"] = (rest["query_id"].map(size).fillna(0) + step).astype("int32")
-    whole = pd.concat([top, rest]).sort_values(["query_id", "rank"])
-    return pa.Table.from_pandas(whole, schema=RUN, preserve_index=False)
+    both = pa.concat_tables([reranked.select(RUN.names), rest.select(RUN.names)])
+    is_tail = np.arange(both.num_rows) >= reranked.num_rows
+    queries, names = coded(both["query_id"])
+    order = np.lexsort([both["rank"].to_numpy(), is_tail, queries])
+    queries, is_tail, scores = queries[order], is_tail[order], both["score"].to_numpy()[order]
+    place = _places(queries)
+    size, lowest = np.zeros(len(names), dtype=np.int64), np.full(len(names), np.inf)
+    np.add.at(size, queries[~is_tail], 1)
+    np.minimum.at(lowest, queries[~is_tail], scores[~is_tail])
+    below = np.where(size > 0, lowest, 0.0)[queries] - (place - size[queries])
+    both = both.take(pa.array(order))
+    columns = [
+        both["query_id"],
+        both["doc_id"],
+        pa.array(np.where(is_tail, below, scores)),
+        pa.array(place, pa.int32()),
+    ]
+    return pa.table(columns, schema=RUN)
