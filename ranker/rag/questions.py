@@ -127,8 +127,11 @@ class Questions:
         for query, some, given in zip(queries, lists, documents, strict=True):
             values = scores[first : first + len(some)]
             first += len(some)
-            times = {**getattr(given, "times", {}), "rerank": seconds}
-            times["total"] = times.get("encode", 0.0) + times.get("search", 0.0) + seconds
+            times = {
+                stage: wait for stage, wait in getattr(given, "times", {}).items() if stage in ("encode", "search")
+            }
+            times["rerank"] = seconds
+            times["total"] = sum(times.values())
             answers.append(Results(self._chosen(some, values, top_k, least), query, times))
         return answers
 
