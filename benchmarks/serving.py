@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--infinity", help="infinity_emb of an environment that has it")
     parser.add_argument("--infinity-engines", nargs="*", default=["torch"])
+    parser.add_argument("--skip", nargs="*", default=[], help="words in the names of systems that are left out")
     parser.add_argument("--documents", type=int, nargs="+", default=[5, 50, 500])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -132,6 +133,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         systems[f"Infinity, {name}"] = lambda name=name: infinity(arguments.infinity, name, arguments.model, folder)
     print("| system | documents | clients | p50 ms | p95 ms | p99 ms | pairs/s | answers |\n|" + "---|" * 8, flush=True)
     for name, start in systems.items():
+        if any(word in name for word in arguments.skip):
+            continue
         try:
             with start() as running:
                 warm(running, arguments)
