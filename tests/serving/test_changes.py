@@ -145,60 +145,77 @@ def change_of(service: Service, part: str) -> str:
     return service("/info")[1][part]["change"]
 
 
+def near(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one == pytest.approx(other, abs=2e-4)
+
+
 def test_a_model_is_swapped_under_load_refused_and_swapped_back(
-    service: Service, tiny_reranker, other_reranker, tmp_path
+    service: Service, tiny_reranker: str, other_reranker: str, tmp_path: Path
 ):
     old = service.scores()
     with load(service.scores) as answers:
         wait_for(lambda: len(answers) > 10)
         service.change("Reranker", {"models": {"pets": other_reranker, "former": tiny_reranker}})
-        wait_for(lambda: answers[-1] != old)
+        wait_for(lambda: not near(answers[-1], old))
         new = answers[-1]
         assert new == pytest.approx([1 - score for score in old], abs=2e-3)
-        assert service.scores("former") == old
+        assert near(service.scores("former"), old)
         assert service("/v2/rerank", {"query": "q", "documents": ["d"], "model": "none"})[0] == 404
         # A folder without a model: what serves goes on, and says why.
         service.change("Reranker", {"models": {"pets": str(tmp_path)}})
         wait_for(lambda: "config.json" in change_of(service, "reranker"))
         count = len(answers)
         wait_for(lambda: len(answers) > count + 10)
-        assert answers[-1] == new
+        assert near(answers[-1], new)
         service.change("Reranker", {"models": {"pets": tiny_reranker}})
-        wait_for(lambda: answers[-1] == old)
+        wait_for(lambda: near(answers[-1], old))
         assert change_of(service, "reranker") == "done"
-    assert set(answers) == {old, new}  # each by one model, and none failed
+    assert [answer for answer in answers if not near(answer, old) and not near(answer, new)] == []
+
+
+def retrievers() -> list[int]:
+    """Process ids of the retrievers of this test run's own cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ServeReplica:changes:Retriever" in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
 
 
 def test_documents_are_found_by_every_replica_and_survive_their_death(service: Service):
     acknowledged: list[str] = []
 
     def put() -> None:
-        name = f"new-{threading.get_ident()}-{len(acknowledged)}-{time.monotonic_ns()}"
+        name = f"new-{threading.get_ident()}-{time.monotonic_ns()}"
         status, answer = service("/documents", {"documents": [{"doc_id": name, "text": f"a new pet called {name}"}]})
         assert status == 200, answer
         acknowledged.append(name)
 
-    def retrievers() -> list[psutil.Process]:
-        named = "ServeReplica:changes:Retriever"
-        return [p for p in psutil.Process().children(recursive=True) if named in " ".join(p.cmdline())]
+    def can_be_read(name: str) -> bool:
+        return service(f"/documents/{name}")[0] == 200
 
     with load(put, clients=2):
-        for _ in range(2):
-            count = len(acknowledged)
-            wait_for(lambda c=count: len(acknowledged) > c + 5)
-            os.kill(retrievers()[0].pid, signal.SIGKILL)
-    for process in retrievers():  # all at once: nothing may live in memory only
-        os.kill(process.pid, signal.SIGKILL)
-    wait_for(service.is_ready)
-    wait_for(lambda: len(retrievers()) == 2)
-    for _ in range(6):  # by whichever replica
-        assert [name for name in acknowledged if service(f"/documents/{name}")[0] != 200] == []
+        wait_for(lambda: len(acknowledged) > 5)
+        victim = retrievers()[0]
+        os.kill(victim, signal.SIGKILL)  # the other one takes over; a request that was lost is asked again
+        count = len(acknowledged)
+        wait_for(lambda: len(acknowledged) > count + 10)
+    wait_for(lambda: len(set(retrievers()) - {victim}) == 2)
+    before = retrievers()
+    for process in before:  # all at once: nothing may live in memory only
+        os.kill(process, signal.SIGKILL)
+    wait_for(lambda: len(set(retrievers()) - set(before)) == 2)
+    wait_for(lambda: can_be_read(acknowledged[0]))
+    for _ in range(4):  # by whichever replica
+        assert [name for name in acknowledged if not can_be_read(name)] == []
     status, answer = service("/documents", {"doc_ids": acknowledged[1:]}, "DELETE")
     assert (status, answer["deleted"]) == (200, len(acknowledged) - 1)
-    for _ in range(6):
-        assert [name for name in service.found(f"a new pet called {acknowledged[0]}") if name.startswith("new-")] == [
-            acknowledged[0]
-        ]
+    for _ in range(4):
+        found = service.found(f"a new pet called {acknowledged[0]}")
+        assert [name for name in found if name.startswith("new-")] == [acknowledged[0]]
 
 
 def test_an_index_is_swapped_under_load_and_swapped_back(service: Service, tmp_path: Path):
