@@ -29,7 +29,7 @@ MAGIC = b"RANKLOG1"
 _HEAD = struct.Struct("<8s8s")  # magic, generation: random, another one after a compaction
 _RECORD = struct.Struct("<QII")  # bytes that follow, their CRC-32, CRC-32 of the length
 ALIGNMENT = 64  # of Arrow's buffers
-LOCK_TIMEOUT_S = 10.0
+LOCK_TIMEOUT_S, LOCK_POLL_S = 10.0, 0.005
 PUT, DELETE = b"put", b"delete"
 # A log is written anew when it has this many bytes at least, and fewer than half of its rows count.
 SMALLEST_COMPACTION = 4 * 2**20
@@ -164,7 +164,7 @@ class Journal:
     def _write(self, batch: pa.RecordBatch) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / LOCK, timeout=LOCK_TIMEOUT_S):
+            with FileLock(self.folder / LOCK).acquire(LOCK_TIMEOUT_S, poll_interval=LOCK_POLL_S):
                 self._read_on()
                 if not self._generation:
                     _replace(self.file, _HEAD.pack(MAGIC, os.urandom(8)))
