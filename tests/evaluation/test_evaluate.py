@@ -1,6 +1,6 @@
 import json
-import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import ir_measures
@@ -17,6 +17,7 @@ from ranker.evaluation.candidates import sample_queries
 from ranker.evaluation.evaluate import evaluate
 from ranker.evaluation.reranking import Scored
 from ranker.evaluation.systems import final_lists, labels_of, pairs_of, retrieval_depth
+from ranker.evaluation.tasks import missing_tasks, read_scores, score_task
 from ranker.manifest import StageError
 from ranker.measures import MeasureError
 from ranker.retrieval.index import build_index
@@ -46,16 +47,42 @@ def test_the_first_stage_is_as_deep_as_reranking_and_the_deepest_measure() -> No
 
 
 @pytest.fixture(scope="module")
-def experiment(pets, tiny_retriever, tiny_reranker, tmp_path_factory, ray_cluster) -> Experiment:
+def plain(pets, tiny_reranker, tmp_path_factory) -> Experiment:
+    """Reranks BM25's list, so that nothing needs Ray but the scoring."""
     config = Experiment().with_overrides({
         "name": "pets", "output_dir": str(tmp_path_factory.mktemp("run")), "data.source": str(pets),
-        "index.model": tiny_retriever, "index.num_workers": 1, "index.max_length": 64,
         "evaluate.model": tiny_reranker, "evaluate.depth": 5, "evaluate.significance_permutations": 100,
-        "evaluate.scoring.precision": "fp32", "evaluate.latency_queries": 2,
+        "evaluate.scoring.precision": "fp32", "evaluate.latency_queries": 2, "evaluate.first_stage": "bm25",
     })  # fmt: skip
     prepare(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def experiment(plain, tiny_retriever, ray_cluster) -> Experiment:
+    """The same with a retriever, on a cluster."""
+    config = plain.with_overrides({
+        "index.model": tiny_retriever, "index.num_workers": 1, "index.max_length": 64,
+        "evaluate.first_stage": "retriever",
+    })  # fmt: skip
     build_index(config)
     return config
+
+
+@pytest.fixture
+def score_here(monkeypatch) -> None:
+    """Pairs are scored in this process, without actors; test_reranking.py is about those."""
+
+    def scored(model, tasks, folder, *, scoring, depths, **_) -> Scored:
+        folder.mkdir(exist_ok=True)
+        scorer = load_scorer(model, scoring)
+        for number in missing_tasks(tasks, folder):
+            score_task(scorer, tasks, number, folder)
+        timed = {depth: (5.0 * depth, 6.0 * depth) for depth in depths}
+        return Scored(read_scores(tasks, folder), 100.0, 2, 0.97, timed)
+
+    monkeypatch.setattr(systems, "score_distributed", scored)
+    monkeypatch.setattr(systems, "connected", lambda config: nullcontext())
 
 
 def test_the_stage_leaves_figures_that_another_tool_finds_too(experiment, monkeypatch) -> None:
@@ -83,23 +110,12 @@ def test_the_stage_leaves_figures_that_another_tool_finds_too(experiment, monkey
     assert evaluate(experiment).skipped
 
 
-@pytest.fixture
-def score_here(monkeypatch) -> None:
-    """Pairs are scored in this process, without actors; test_reranking.py is about those."""
-
-    def scored(model, tasks, folder, *, scoring, depths, **_) -> Scored:
-        scores = load_scorer(model, scoring).score(tasks.pairs(0, tasks.num_pairs)).astype(np.float64)
-        return Scored(scores, 100.0, 2, 0.97, {depth: (5.0 * depth, 6.0 * depth) for depth in depths})
-
-    monkeypatch.setattr(systems, "score_distributed", scored)
-
-
-def test_several_models_and_depths_in_one_call(experiment, score_here, tiny_reranker, tmp_path) -> None:
+def test_several_models_and_depths_in_one_call(plain, score_here, tiny_reranker, tmp_path) -> None:
     other = Path(shutil.copytree(tiny_reranker, tmp_path / "other"))
     (tmp_path / "given.run").write_text(
         "".join(f"{query} Q0 d{n} {n} {-n} given\n" for query in ("q9", "q10") for n in range(1, 9))
     )
-    config = experiment.with_overrides({
+    config = plain.with_overrides({
         "evaluate.models": [str(other)], "evaluate.depth": [3, 5], "evaluate.first_stage": str(tmp_path / "given.run"),
         "evaluate.output_dir": str(tmp_path / "evaluation"), "evaluate.measures": ["ndcg@10", "judged@10"],
     })  # fmt: skip
@@ -120,12 +136,12 @@ def test_several_models_and_depths_in_one_call(experiment, score_here, tiny_rera
     assert "scoring" not in {path.name for path in done.folder.iterdir()}
 
 
-def test_a_suite_is_a_folder_of_collections_and_their_mean(experiment, score_here, pets, tmp_path) -> None:
+def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pets, tmp_path) -> None:
     for name in ("cats", "dogs"):
         shutil.copytree(pets, tmp_path / "suite" / name)
     judged = tmp_path / "suite" / "dogs" / "qrels" / "test.tsv"
     judged.write_text("\n".join(judged.read_text().splitlines()[:2]) + "\n")  # one query less
-    config = experiment.with_overrides({
+    config = plain.with_overrides({
         "evaluate.suite": str(tmp_path / "suite"), "evaluate.first_stage": "bm25",
         "evaluate.output_dir": str(tmp_path / "evaluation"),
     })  # fmt: skip
@@ -139,15 +155,15 @@ def test_a_suite_is_a_folder_of_collections_and_their_mean(experiment, score_her
     assert 'href="cats/report.html"' in (done.folder / "report.html").read_text()
 
 
-def test_a_suite_and_a_first_stage_that_cannot_be_are_refused(experiment, tmp_path) -> None:
+def test_a_suite_and_a_first_stage_that_cannot_be_are_refused(plain, tmp_path) -> None:
     with pytest.raises(StageError, match="each collection needs a first stage of its own, which 'retriever' is not"):
-        evaluate(experiment.with_overrides({"evaluate.suite": "beir/scifact"}))
+        evaluate(plain.with_overrides({"evaluate.suite": "beir/scifact", "evaluate.first_stage": "retriever"}))
     with pytest.raises(StageError, match="'bm52': no such run file; write retriever, bm25, candidates"):
-        evaluate(experiment.with_overrides({"evaluate.first_stage": "bm52"}))
+        evaluate(plain.with_overrides({"evaluate.first_stage": "bm52"}))
     (tmp_path / "empty").mkdir()
     overrides = {"evaluate.suite": str(tmp_path / "empty"), "evaluate.first_stage": "bm25"}
     with pytest.raises(StageError, match="holds no subfolder and no zip"):
-        evaluate(experiment.with_overrides(overrides))
+        evaluate(plain.with_overrides(overrides))
 
 
 def test_models_are_called_after_their_folders() -> None:
@@ -157,10 +173,8 @@ def test_models_are_called_after_their_folders() -> None:
     ]  # fmt: skip
 
 
-def test_an_interrupted_stage_keeps_its_runs(experiment, monkeypatch, caplog) -> None:
-    config = experiment.with_overrides({
-        "evaluate.depth": 3, "evaluate.max_queries": 1, "evaluate.latency_queries": 0,
-    })  # fmt: skip
+def test_an_interrupted_stage_keeps_its_runs(plain, score_here, monkeypatch) -> None:
+    config = plain.with_overrides({"evaluate.depth": 3, "evaluate.max_queries": 1})
 
     def full_disk(*_args: object) -> None:
         raise OSError("no space left on device")
@@ -171,22 +185,24 @@ def test_an_interrupted_stage_keeps_its_runs(experiment, monkeypatch, caplog) ->
             evaluate(config)
     whole = config.folder("evaluate") / "report.md"
     assert not whole.exists() or "top 3" not in whole.read_text()
-    caplog.set_level(logging.INFO)
     monkeypatch.setattr(door, "_bm25", None)
-    monkeypatch.setattr(door, "_search", None)
-    assert evaluate(config).outcome["num_queries"] == 1
-    assert "tasks to do" not in caplog.text
+    done = evaluate(config)
+    assert done.outcome["num_queries"] == 1
+    speed = json.loads((done.folder / "metrics.json").read_text())["speed"]
+    assert speed["retrieval_ms_per_query"]["bm25"] > 0  # as it was measured before the interruption
 
 
-def test_mistakes_are_found_before_anything_runs(experiment, tmp_path) -> None:
+def test_mistakes_are_found_before_anything_runs(plain, tmp_path) -> None:
     with pytest.raises(MeasureError, match="ndgc"):
-        evaluate(experiment.with_overrides({"evaluate.measures": ["ndgc@10"]}))
+        evaluate(plain.with_overrides({"evaluate.measures": ["ndgc@10"]}))
     with pytest.raises(StageError, match="run the stage that writes it first"):
-        evaluate(experiment.with_overrides({"evaluate.model": None}))
+        evaluate(plain.with_overrides({"evaluate.model": None}))
     with pytest.raises(StageError, match="run the stage that writes it first"):
         evaluate(Experiment(output_dir=str(tmp_path)))
+    with pytest.raises(StageError, match="run the stage that writes it first"):
+        evaluate(plain.with_overrides({"evaluate.first_stage": "retriever", "output_dir": str(tmp_path)}))
     with pytest.raises(ConfigError):
-        experiment.with_overrides({"evaluate.depth": 0})
+        plain.with_overrides({"evaluate.depth": 0})
 
 
 def test_a_mixed_list_comes_with_the_cross_encoder_alone(ranked) -> None:
