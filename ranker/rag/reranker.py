@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +42,9 @@ class Reranker:
             self.scorer = RemoteScorer(str(model), api_key)
         else:
             self.scorer = load_scorer(model, scoring or ScoringConfig(), device)
-        # A tokenizer is not made for several threads; a network has the cores for one call at a time.
-        self._lock = threading.Lock()
+        # A tokenizer is not made for several threads, and a network has the cores for one call at a time; a service may
+        # be asked by all at once.
+        self._lock: AbstractContextManager[Any] = nullcontext() if is_address(model) else threading.Lock()
 
     def scores(self, pairs: list[tuple[str, str]]) -> np.ndarray:
         """float64 (n,), as ``raw_scores`` says."""

@@ -147,6 +147,11 @@ def whole(folder: Path) -> Path:
     return old if old.is_dir() and not folder.exists() else folder
 
 
+def absolute(path: str | Path) -> str:
+    """A folder as another working directory understands it; an address as it is."""
+    return str(path) if "://" in str(path) else str(Path(path).expanduser().absolute())
+
+
 def as_lists(found: Sequence[Sequence[tuple[str, float]]]) -> tuple[list[list[str]], Vectors]:
     """Lists of (id, score) as :meth:`Store.search` gives them: best first, padded with -inf."""
     best = [sorted(pairs, key=lambda pair: -pair[1]) for pairs in found]

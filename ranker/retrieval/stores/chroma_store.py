@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ranker.retrieval.stores.base import STORES, Vectors, needed
+from ranker.retrieval.stores.base import STORES, Vectors, absolute, needed
 from ranker.retrieval.stores.collection_store import CollectionStore, Found
 
 
@@ -28,7 +28,7 @@ class ChromaStore(CollectionStore):
         ef_search: int = 200,
     ) -> None:
         self._ef_search = ef_search
-        super().__init__(dimension, None if path is None else {"path": str(path)}, collection, existing)
+        super().__init__(dimension, None if path is None else {"path": absolute(path)}, collection, existing)
 
     def _open(self, existing: bool) -> None:
         chromadb = needed("chromadb", "chroma", "chroma")

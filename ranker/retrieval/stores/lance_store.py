@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from ranker.retrieval.embeddings import as_column, as_matrix
-from ranker.retrieval.stores.base import STORES, Vectors, needed
+from ranker.retrieval.stores.base import STORES, Vectors, absolute, needed
 from ranker.retrieval.stores.collection_store import CollectionStore, Found
 
 
@@ -23,7 +23,7 @@ class LanceStore(CollectionStore):
     def __init__(
         self, dimension: int, *, path: str | None = None, collection: str = "ranker", existing: str | None = None
     ) -> None:
-        super().__init__(dimension, None if path is None else {"path": str(path)}, collection, existing)
+        super().__init__(dimension, None if path is None else {"path": absolute(path)}, collection, existing)
 
     def _open(self, existing: bool) -> None:
         lancedb = needed("lancedb", "lancedb", "lancedb")
