@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from ranker.config import Experiment
-from ranker.tuning import sweep
+from ranker.data import prepare
+from ranker.retrieval import build_index
+from ranker.training.mining import mine
+from ranker.tuning.sweep import sweep
 
 SPACE = """
 train.learning_rate: {sampler: loguniform, lower: 1.0e-5, upper: 1.0e-3}
@@ -24,10 +27,6 @@ def main() -> None:
         "train.max_steps": 2, "train.batch_size": 4, "train.max_length": 32, "train.num_workers": 1,
         "tune.space": str(space), "tune.num_trials": 2, "tune.max_concurrent": 1,
     })  # fmt: skip
-    from ranker.data import prepare
-    from ranker.retrieval import build_index
-    from ranker.training import mine
-
     for stage in (prepare, build_index, mine):
         stage(experiment)
     done = sweep(experiment)
