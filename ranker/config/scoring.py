@@ -101,10 +101,10 @@ class ExportConfig(Section):
 
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Weights of the graph."""
-    int8_recipe: Literal["auto", "dynamic", "static", "mixed", "blockwise"] = "auto"
-    """How int8 is made: dynamic measures activations as they come, static has measured them on sample pairs, mixed
-    is dynamic without the layers that suffer most, blockwise scales blocks of 32 weights. auto: the first of them that
-    is faithful."""
+    int8_recipe: Literal["auto", "dynamic", "rows", "static", "mixed", "blockwise"] = "auto"
+    """How int8 is made: dynamic measures activations as they come, a batch at a time; rows does, after each token was
+    scaled by itself; static has measured them on sample pairs; mixed is dynamic without the layers that suffer most;
+    blockwise scales blocks of 32 weights. auto: the first of them that is faithful."""
     num_calibration: Positive = 64
     """Pairs that static int8 is calibrated on, others than those of the check where there are enough."""
     max_score_difference: float | None = Field(None, gt=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ranker.config import Experiment, ExportConfig
 from ranker.manifest import Done, fingerprint_path, read_manifest, run_stage, write_json, write_text
@@ -22,6 +22,7 @@ from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
 from ranker.scoring.onnx_engine import OnnxEngine
 from ranker.scoring.pairs import encode_pairs, longest_pair
 from ranker.scoring.parity import Parity, compare
+from ranker.scoring.row_scale import with_row_scales
 from ranker.scoring.samples import Samples, sample_file, sample_pairs
 from ranker.scoring.scorer import Scorer
 from ranker.scoring.torch_engine import TorchEngine, load_model
@@ -34,6 +35,7 @@ RECIPES: dict[str, dict[str, Callable[[Path, Path, "_Task"], None]]] = {
     "fp16": {"fp16": lambda source, target, task: graph.write_half(source, target)},
     "int8": {
         "dynamic": lambda source, target, task: graph.write_dynamic_int8(source, target),
+        "rows": lambda source, target, task: _write_rows(target, task),
         "static": lambda source, target, task: graph.write_static_int8(source, target, task.calibration()),
         "mixed": lambda source, target, task: graph.write_mixed_int8(source, target),
         "blockwise": lambda source, target, task: graph.write_blockwise_int8(source, target),
@@ -52,6 +54,7 @@ class _Task:
     samples: Samples
     exact: np.ndarray
     calibrate_on: list[tuple[str, str]]
+    network: PreTrainedModel
 
     def calibration(self) -> list[Batch]:
         """Batches of the calibration pairs."""
@@ -98,8 +101,8 @@ def write_export(model: str, samples_from: Path | None, config: ExportConfig, wo
     samples = sample_pairs(samples_from, config.num_samples, skip=max(1, config.num_calibration // 4))
     log.info("export: comparing on %d pairs of at most %d tokens", len(samples.pairs), max_length)
     exact = Scorer(TorchEngine(network, "fp32", "cpu"), tokenizer, max_length).score(samples.pairs)
-    task = _Task(tokenizer, max_length, samples, exact, calibrate_on.pairs)
     trim_last_layer(network)
+    task = _Task(tokenizer, max_length, samples, exact, calibrate_on.pairs, network)
     source = work / "fp32.onnx"
     graph.write_graph(network, _example(tokenizer, samples.pairs, max_length), source)
     chosen, tries = _first_faithful(source, work, config, task)
@@ -159,6 +162,18 @@ def _write_companions(
         config.architectures = [f"{config.model_type.title()}ForSequenceClassification"]
     config.save_pretrained(work)
     write_text(work / "example.py", resources("ranker.optimization").joinpath("onnx_example.txt").read_text("utf-8"))
+
+
+def _write_rows(target: Path, task: _Task) -> None:
+    # A graph of its own, since the scales are part of it.
+    source = target.with_name("rows.onnx")
+    example = _example(task.tokenizer, task.samples.pairs, task.max_length)
+    try:
+        graph.write_graph(with_row_scales(task.network), example, source)
+        graph.write_dynamic_int8(source, target)
+    finally:
+        for left in target.parent.glob("rows.onnx*"):
+            left.unlink()
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -78,7 +78,8 @@ class Encoder:
             # In the place of the torch model, whose weights are let go; pooling and normalising stay.
             graph = Path(folder) / GRAPHS[self.precision]
             cores = min(torch.get_num_threads(), available_cpus())
-            self._model[0].model = OnnxBody(graph, cores, self._model[0].model.config)
+            body: Any = self._model[0]
+            body.model = OnnxBody(graph, cores, body.model.config)
         if max_length is not None:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length

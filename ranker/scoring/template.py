@@ -64,7 +64,7 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate | None:
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, list[int]]:
     """Token ids of each different text, whole and without special tokens."""
     different = list(dict.fromkeys(texts))
-    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer
     # A call of the tokenizer leaves its own truncation behind.
     backend.no_truncation()
     backend.no_padding()

@@ -110,8 +110,52 @@ def test_an_int8_that_ranks_otherwise_is_refused_and_leaves_nothing(traced, tiny
         )
     message = str(caught.value)
     assert "on 32 sample pairs; nothing was written" in message
-    assert "dynamic: Spearman's" in message and "blockwise: Spearman's" in message and "try: precision fp16" in message
+    assert (
+        "dynamic: Spearman's" in message
+        and "rows: " in message
+        and "static: " in message
+        and "blockwise: Spearman's" in message
+        and "try: precision fp16" in message
+    )
     assert not (tmp_path / "exact.onnx").exists() and not (tmp_path / "exact-onnx").exists()
+
+
+def test_row_scales_change_nothing_in_fp32_and_make_int8_more_faithful(tiny_reranker):
+    import torch
+
+    from ranker.scoring.row_scale import RowScaled, with_row_scales
+    from ranker.scoring.torch_engine import load_model
+
+    model = load_model(tiny_reranker)
+    scaled = with_row_scales(model)
+    assert sum(isinstance(part, RowScaled) for part in scaled.modules()) == 2 * 6  # six products a layer
+    assert not any(isinstance(part, RowScaled) for part in model.modules())
+    ids = torch.tensor([[2, 30, 3, 40, 3], [2, 31, 3, 3, 0]])
+    mask = (ids != 0).long()
+    with torch.inference_mode():
+        torch.testing.assert_close(scaled(ids, mask).logits, model(ids, mask).logits, atol=1e-5, rtol=0)
+    # One loud token in a batch: a range for all leaves the quiet one few steps, a range for each does not.
+    linear = torch.nn.Linear(8, 4)
+    states = torch.stack([torch.linspace(-1, 1, 8), torch.linspace(-90, 90, 8)])
+    exact = linear(states)[0]
+
+    def quantised(values):
+        step = values.abs().max() / 127
+        return torch.round(values / step) * step
+
+    one_range = linear(quantised(states))[0]
+    own = states.abs().amax(-1, keepdim=True)
+    own_range = (torch.nn.functional.linear(quantised(states / own), linear.weight) * own + linear.bias)[0]
+    assert (own_range - exact).abs().max() < 0.1 * (one_range - exact).abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["dynamic", "rows", "static", "mixed", "blockwise"])
+def test_every_recipe_of_int8_writes_a_graph_that_scores(recipe, tiny_reranker, tmp_path):
+    done = export(experiment(tiny_reranker, tmp_path, precision="int8", int8_recipe=recipe, num_samples=64,
+                             min_rank_correlation=0.4, max_ndcg_loss=1.0))  # fmt: skip
+    assert done.outcome["recipe"] == recipe and not list(done.folder.glob("rows*"))
+    assert load_scorer(done.folder).score(PAIRS).shape == (3,)
 
 
 def test_fp16_keeps_the_scores_in_a_smaller_file(traced, exported, tiny_reranker, tmp_path):
