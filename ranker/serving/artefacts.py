@@ -132,6 +132,17 @@ def find_artefacts(args: ServeArgs) -> Artefacts:
     return Artefacts(models, index, corpus, experiment.serve)
 
 
+def refuse_pickles(model: str) -> None:
+    """Let only a model pass whose weights cannot run code when they are loaded; a hub id is not looked into here.
+
+    Raises:
+        StageError: naming the files.
+    """
+    problems = find_pickles(Path(resolve(model)))
+    if problems:
+        raise StageError("\n".join(problems))
+
+
 def find_pickles(folder: Path) -> list[str]:
     """What is wrong with a model folder whose weights are pickles, which can run any code when they are loaded.
 

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from ranker.config import ScoringConfig, ServeConfig
-from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs
+from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs, refuse_pickles
 from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, TOKENS_PER_S
 from ranker.serving.batching import QueueFullError
 from ranker.serving.calls import Backend, Neighbour, Scored
@@ -43,9 +43,12 @@ class RerankerReplica:
     def __init__(self, scoring: dict[str, Any]) -> None:
         config = ScoringConfig.model_validate(scoring)
         self._metrics = EngineMetrics()
-        self._models: Swapper[ModelEngine] = Swapper(
-            lambda model: ModelEngine(model, config, self._metrics), ModelEngine.close
-        )
+
+        def load(model: str) -> ModelEngine:
+            refuse_pickles(model)
+            return ModelEngine(model, config, self._metrics)
+
+        self._models: Swapper[ModelEngine] = Swapper(load, ModelEngine.close)
         self._watch()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

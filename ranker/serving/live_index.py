@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ranker.manifest import StageError
 from ranker.retrieval.retriever import Retriever
-from ranker.retrieval.shards import search_store
+from ranker.retrieval.shards import IndexInfo, search_store
 from ranker.retrieval.stores import FaissStore
+from ranker.serving.artefacts import refuse_pickles
 from ranker.serving.calls import Neighbour
 from ranker.serving.journal import Change, Journal, Place
 from ranker.serving.texts import map_texts
@@ -49,6 +50,7 @@ class LiveIndex:
     """
 
     def __init__(self, index: Path, corpus: Path, journal: Path) -> None:
+        refuse_pickles(IndexInfo.read(index).model)
         self._base = Retriever(index)
         self._texts = map_texts(corpus, index)
         if len(self._texts) != len(self._base) or not self._starts_and_ends_alike():

@@ -1,11 +1,13 @@
 """The deployments' classes with real models, in this process."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ranker.config import ScoringConfig
+from ranker.manifest import StageError
 from ranker.serving.deployments import RerankerReplica, RetrieverReplica
 from ranker.serving.errors import UnknownModelError, WriteError
 from ranker.serving.live_index import Document
@@ -67,3 +69,22 @@ def test_what_cannot_be_written_is_told_without_its_text(experiment: Path, tmp_p
 
     asyncio.run(told())
     assert "documents.log: cannot be" in caplog.text and "xylophone" not in caplog.text
+
+
+def test_a_model_that_would_be_unpickled_is_not_loaded_instead(tiny_reranker: str, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_reranker, folder)
+    (folder / "module").mkdir()
+    (folder / "module" / "pytorch_model.bin").write_bytes(b"")
+
+    async def told() -> None:
+        reranker = RerankerReplica(SCORING)
+        with pytest.raises(StageError, match="as a pickle"):
+            await reranker.reconfigure({"models": {"pets": str(folder)}})
+        await reranker.reconfigure({"models": {"pets": tiny_reranker}})
+        await reranker.reconfigure({"models": {"pets": str(folder)}})
+        await reranker._models.settled()
+        assert "as a pickle" in (await reranker.describe())["change"]
+        assert (await reranker.score("q", ["d"])).model == "pets"
+
+    asyncio.run(told())
