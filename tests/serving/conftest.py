@@ -1,3 +1,5 @@
+import asyncio
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,6 +60,7 @@ def http_service(tiny_reranker: str, experiment: Path, tmp_path_factory) -> Iter
     from ranker.serving.routes import Service, create_app
 
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+    changes: list[Callable[..., None]] = []  # of the last service: a new user_config for its reranker
 
     def start(key: str = "") -> str:
         reranker = RerankerReplica(ScoringConfig(precision="fp32").model_dump())
@@ -66,6 +69,10 @@ def http_service(tiny_reranker: str, experiment: Path, tmp_path_factory) -> Iter
 
         @asynccontextmanager
         async def load(app: Any) -> AsyncIterator[None]:
+            loop = asyncio.get_running_loop()
+            changes.append(
+                lambda **settings: asyncio.run_coroutine_threadsafe(reranker.reconfigure(settings), loop).result(60)
+            )
             await reranker.reconfigure({"models": {"pets": tiny_reranker}})
             await retriever.reconfigure({"index": str(runs / "index"), "corpus": str(runs / "data")})
             yield
@@ -82,7 +89,22 @@ def http_service(tiny_reranker: str, experiment: Path, tmp_path_factory) -> Iter
             time.sleep(0.01)
         return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
+    start.changes = changes  # type: ignore[attr-defined]
     yield start
     for server, thread in servers:
         server.should_exit = True
         thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def other_reranker(tiny_reranker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny reranker with its head turned round: the order of documents is the reverse."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("models") / "turned"
+    shutil.copytree(tiny_reranker, folder)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_reranker)
+    model.classifier.weight.data.neg_()
+    model.classifier.bias.data.neg_()
+    model.save_pretrained(folder)
+    return str(folder)

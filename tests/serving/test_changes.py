@@ -117,20 +117,6 @@ def load(ask: Callable[[], Any], clients: int = 4) -> Iterator[list[Any]]:
 
 
 @pytest.fixture(scope="module")
-def other_reranker(tiny_reranker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny reranker with its head turned round: the order of documents is the reverse."""
-    from transformers import AutoModelForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("models") / "turned"
-    shutil.copytree(tiny_reranker, folder)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_reranker)
-    model.classifier.weight.data.neg_()
-    model.classifier.bias.data.neg_()
-    model.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def service(ray_cluster, experiment: Path, tiny_reranker: str) -> Iterator[Service]:
     from ray import serve
 
