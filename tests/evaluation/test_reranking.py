@@ -95,7 +95,7 @@ def test_the_distributed_scores_are_those_of_a_single_scorer(
     assert "1 tasks to do" in caplog.text and again.latencies == result.latencies
 
 
-def test_an_empty_run_needs_no_actor(letters, tiny_reranker, tmp_path, ray_cluster) -> None:
+def test_an_empty_run_needs_no_actor(letters, tiny_reranker, tmp_path) -> None:
     tasks = write_tasks(top_of(RUN.empty_table(), 2), letters, tmp_path)
     assert score_distributed(tiny_reranker, tasks, tmp_path / "scores", scoring=FP32).scores.size == 0
 
