@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pyarrow.parquet as pq
@@ -93,6 +94,70 @@ def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
     page = (done.folder / "report.html").read_text()
     assert page.startswith("<!doctype html>") and "this loss explodes" in page
     assert sweep(config).skipped
+
+
+@pytest.fixture
+def quick_steps(monkeypatch):
+    """A stand-in that reports four times, each a little better, and goes on where it was when it was paused."""
+    import ranker.tuning.trainable as room
+
+    def run_trial(bench, overrides, folder):
+        from ray import tune
+
+        rate, place = overrides["train.learning_rate"], folder / "step"
+        for step in range(int(place.read_text()) if place.exists() else 1, 4):
+            place.write_text(str(step + 1))
+            tune.report({"value": rate * step, "rounds": float(step)})
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        (folder / "model" / "config.json").write_text(str(rate))
+        write_ended(folder / "outcome.json", Ended(rate * 4, {"ndcg@10": rate * 4}, (Point(1.0, rate * 4),)))
+        return {"value": rate * 4, "rounds": bench.rounds}
+
+    monkeypatch.setattr(room, "run_trial", run_trial)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+def test_schedulers_stop_the_worse_and_never_hang(experiment, quick_steps, ray_cluster, scheduler) -> None:
+    changes = {"tune.scheduler": scheduler, "tune.num_trials": 8, "tune.search": "random", "train.evaluate_every": 1}
+    done = sweep(experiment.with_overrides(changes))
+    rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    assert len(rows) == 8 and done.outcome["num_failed"] == 0
+    finished = [row["train.learning_rate"] for row in rows if row["status"] == "finished"]
+    stopped = [row["train.learning_rate"] for row in rows if row["status"] == "stopped"]
+    assert stopped and finished
+    assert done.outcome["overrides"]["train.learning_rate"] == max(finished)
+
+
+@pytest.mark.slow
+def test_a_population_ends_and_its_best_has_a_recipe_of_all_parts(experiment, monkeypatch, ray_cluster) -> None:
+    import ranker.tuning.trainable as room
+
+    def members(bench, overrides, folder, state, report):
+        from ranker.tuning.population import State, _finish
+
+        for generation in range(state.generation, bench.base.tune.generations):
+            place = folder / f"{generation}-part" / "model"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "config.json").write_text("{}")
+            value = (state.points[-1].value if state.points else 0.0) + overrides["train.learning_rate"]
+            points = (*state.points, Point((len(state.segments) + 1) / 3, value))
+            state = State(generation + 1, str(place), (*state.segments, dict(overrides)), points)
+            metrics = {"value": value, "generation": generation + 1}
+            if generation + 1 == bench.base.tune.generations:
+                _finish(bench, overrides, folder, state)
+            report(metrics, state)
+
+    monkeypatch.setattr(room, "run_generations", members)
+    done = sweep(experiment.with_overrides({"tune.search": "pbt", "tune.num_trials": 4, "tune.generations": 3}))
+    rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["finished"] * 4
+    best = json.loads((done.folder / "best.json").read_text())
+    assert best["generations"] == 3 and len(best["segments"]) == 3
+    total = sum(segment["train.learning_rate"] for segment in best["segments"])
+    assert done.outcome["dev"]["ndcg@10"] == pytest.approx(total), "what it was handed counts in its value"
+    config = load_experiment(done.folder / "best.yaml")
+    assert config.train.model == str(done.folder / "best_parent") and config.train.epochs == pytest.approx(1 / 3)
 
 
 def test_a_sweep_of_which_nothing_fits_is_refused_with_the_arithmetic(experiment, ray_cluster) -> None:
