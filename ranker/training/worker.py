@@ -66,5 +66,5 @@ class Trainer(TorchTrainer):
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # the stubs are those of Train v1
         return [each for each in callbacks if type(each).__name__ != "PlacementGroupCleanerCallback"]
