@@ -103,10 +103,11 @@ class ExportConfig(Section):
     """Weights of the graph."""
     int8_recipe: Literal["auto", "dynamic", "rows", "static", "mixed", "blockwise"] = "auto"
     """How int8 is made: dynamic measures activations as they come, a batch at a time; rows does, after each token was
-    scaled by itself; static has measured them on sample pairs; mixed is dynamic without the layers that suffer most;
-    blockwise scales blocks of 32 weights. auto: the first of them that is faithful."""
+    scaled by itself and channels that are loud on sample pairs were made quieter (SmoothQuant); static has measured
+    activations on sample pairs; mixed is dynamic without the layers that suffer most; blockwise scales blocks of 32
+    weights. auto: the first of them that is faithful."""
     num_calibration: Positive = 64
-    """Pairs that static int8 is calibrated on, others than those of the check where there are enough."""
+    """Pairs that rows and static are calibrated on, others than those of the check where there are enough."""
     max_score_difference: float | None = Field(None, gt=0)
     """Largest allowed difference to torch fp32, in logits. None: 0.001 in fp32, 0.05 in fp16 (its weights hold three
     digits), and none in int8, which is held by its rank correlation."""

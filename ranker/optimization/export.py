@@ -169,7 +169,7 @@ def _write_rows(target: Path, task: _Task) -> None:
     source = target.with_name("rows.onnx")
     example = _example(task.tokenizer, task.samples.pairs, task.max_length)
     try:
-        graph.write_graph(with_row_scales(task.network), example, source)
+        graph.write_graph(with_row_scales(task.network, task.calibration()), example, source)
         graph.write_dynamic_int8(source, target)
     finally:
         for left in target.parent.glob("rows.onnx*"):

@@ -134,6 +134,10 @@ def test_row_scales_change_nothing_in_fp32_and_make_int8_more_faithful(tiny_rera
     mask = (ids != 0).long()
     with torch.inference_mode():
         torch.testing.assert_close(scaled(ids, mask).logits, model(ids, mask).logits, atol=1e-5, rtol=0)
+        smooth = with_row_scales(model, [{"input_ids": ids.numpy(), "attention_mask": mask.numpy()}])
+        torch.testing.assert_close(smooth(ids, mask).logits, model(ids, mask).logits, atol=1e-5, rtol=0)
+    quieter = [part.quieter for part in smooth.modules() if isinstance(part, RowScaled)]
+    assert all((part != 1).any() for part in quieter)  # and something was smoothed
     # One loud token in a batch: a range for all leaves the quiet one few steps, a range for each does not.
     linear = torch.nn.Linear(8, 4)
     states = torch.stack([torch.linspace(-1, 1, 8), torch.linspace(-90, 90, 8)])
