@@ -53,19 +53,26 @@ class Scored:
 
 
 class TimedEngine:
-    """An engine that computes one batch at a time, whoever asks, and counts the seconds."""
+    """An engine that computes as many batches at a time as it has lanes, whoever asks, and counts the seconds.
+
+    A second in which half of the lanes compute counts half.
+    """
 
     def __init__(self, engine: Any) -> None:
         self._engine, self._lock = engine, threading.Lock()
+        self._free = threading.Semaphore(engine.lanes.lanes)
         self.name, self.precision, self.device = engine.name, engine.precision, engine.device
+        self.lanes = engine.lanes
         self.seconds = 0.0
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""
-        with self._lock:
+        with self._free:
             start = time.perf_counter()
             found: np.ndarray = self._engine.logits(batch)
-            self.seconds += time.perf_counter() - start
+            took = time.perf_counter() - start
+        with self._lock:
+            self.seconds += took / self.lanes.lanes
         return found
 
 

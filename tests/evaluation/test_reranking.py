@@ -17,6 +17,7 @@ from ranker.evaluation.lists import top_of
 from ranker.evaluation.reranking import TimedEngine, progress_line, sample_of, score_distributed, share_cores
 from ranker.evaluation.tasks import open_tasks, part, write_tasks
 from ranker.schemas import CORPUS, QRELS, QUERIES, RUN
+from ranker.scoring.lanes import Lanes
 from ranker.scoring.scorer import load_scorer
 
 FP32 = ScoringConfig(precision="fp32")
@@ -53,22 +54,28 @@ def test_single_queries_are_spread_over_all_of_them() -> None:
     assert sample_of(queries[:2], 20) == queries[:2]
 
 
-def test_an_engine_computes_one_batch_at_a_time_and_counts_its_seconds() -> None:
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_an_engine_computes_a_batch_a_lane_at_a_time_and_counts_its_seconds(lanes: int) -> None:
     class Slow:
         name, precision, device = "slow", "fp32", "cpu"
-        inside = 0
+        most = inside = 0
+
+        def __init__(self) -> None:
+            self.lanes = Lanes(lanes, lanes, torch_threads=False)
 
         def logits(self, batch) -> np.ndarray:
             self.inside += 1
-            assert self.inside == 1  # two threads never meet here
+            self.most = max(self.most, self.inside)
             time.sleep(0.02)
             self.inside -= 1
             return np.zeros(1, dtype=np.float32)
 
-    engine = TimedEngine(Slow())
-    with ThreadPoolExecutor(2) as pool:
+    slow = Slow()
+    engine = TimedEngine(slow)
+    with ThreadPoolExecutor(4) as pool:
         list(pool.map(engine.logits, [{}] * 6))
-    assert 0.12 <= engine.seconds < 1
+    assert slow.most == lanes
+    assert 0.12 / lanes <= engine.seconds < 1  # six batches of 20 ms, over the lanes
 
 
 def test_the_distributed_scores_are_those_of_a_single_scorer(
