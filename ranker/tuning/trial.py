@@ -133,9 +133,12 @@ def _train(bench: Bench, overrides: Mapping[str, Any], folder: Path) -> Ended:
 
 def with_latency(ended: Ended, config: Experiment, model: Path) -> Ended:
     """The same with the milliseconds of a query, on as many cores as a training worker has."""
-    scoring = config.evaluate.scoring.model_copy(update={"max_length": config.train.max_length})
+    scoring = config.evaluate.scoring
+    # Trials are compared, so they all run the same way, and no trial measures which way is best.
+    engine = "torch" if scoring.engine == "auto" else scoring.engine
+    scoring = scoring.model_copy(update={"max_length": config.train.max_length, "engine": engine})
     threads = max(1, round(config.train.cpus_per_worker))
-    told = measure_latency(model, groups_folder(config), scoring, config.evaluate.depth, threads)
+    told = measure_latency(model, groups_folder(config), scoring, config.evaluate.depth[0], threads)
     return replace(ended, latency_ms=round(told, 3))
 
 
