@@ -23,6 +23,7 @@ COSTLY = ("interrupted_quickstart",)
 HIDDEN = 32
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the files out (`-n 2 --dist loadgroup`): the tests wait more than they compute."""
     for item in items:

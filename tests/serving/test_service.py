@@ -196,7 +196,7 @@ def test_serve_run_refuses_an_open_port_without_a_key(experiment: Path, short_fo
 
 
 @pytest.mark.slow
-def test_a_trace_goes_through_proxy_gateway_and_reranker(experiment: Path, short_folder: Path, tmp_path: Path):
+def test_a_trace_goes_through_gateway_and_reranker(experiment: Path, short_folder: Path, tmp_path: Path):
     tracing = {"tracing_config": {"enabled": True, "exporter_import_path": "", "sampling_ratio": 1.0}}
     process, client = serve_run(short_folder, experiment, tmp_path / "log", top=tracing)
     trace_id = "0af7651916cd43dd8448eb211c80319c"
@@ -210,8 +210,8 @@ def test_a_trace_goes_through_proxy_gateway_and_reranker(experiment: Path, short
         stop(process)
     files = list(short_folder.glob("ray/session_2*/logs/serve/spans/*"))
     spans = {file.name: file.read_text() for file in files}
-    hops = {hop: text for hop in ("proxy", "Gateway", "Reranker") for name, text in spans.items() if hop in name}
-    assert hops.keys() == {"proxy", "Gateway", "Reranker"}, spans.keys()
+    hops = {hop: text for hop in ("Gateway", "Reranker") for name, text in spans.items() if hop in name}
+    assert hops.keys() == {"Gateway", "Reranker"}, spans.keys()
     assert all(trace_id in text for text in hops.values())
     assert '"ranker.num_documents": 3' in hops["Reranker"] and '"ranker.dialect": "tei"' in hops["Gateway"]
     assert "xylophone" not in "".join(spans.values())
