@@ -96,6 +96,7 @@ def overhead(repeat: int) -> None:
 
 def leaks(trials: int) -> None:
     """Actors, placement groups and file handles before and after a sweep."""
+    import ray
     from ray.util import placement_group_table
     from ray.util.state import list_actors
 
@@ -103,7 +104,8 @@ def leaks(trials: int) -> None:
 
     def count() -> dict[str, int]:
         groups = [told for told in placement_group_table().values() if told["state"] != "REMOVED"]
-        alive = list_actors(filters=[("state", "=", "ALIVE")], limit=10_000)
+        address = ray.get_runtime_context().gcs_address
+        alive = list_actors(address=address, filters=[("state", "=", "ALIVE")], limit=10_000)
         return {"actors": len(alive), "placement groups": len(groups), "file handles": psutil.Process().num_fds()}
 
     with tempfile.TemporaryDirectory() as folder, connected(RayConfig(num_cpus=2)):

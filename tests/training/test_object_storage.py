@@ -39,8 +39,18 @@ def files(uri: str) -> list[str]:
     return [found.path for found in filesystem.get_file_info(selector) if found.is_file]
 
 
+def recorded(uri: str) -> bool:
+    """Whether Ray's controller has taken note of a checkpoint; files of one are there earlier."""
+    filesystem, _ = pyarrow.fs.FileSystem.from_uri(uri)
+    for path in files(uri):
+        if path.endswith("checkpoint_manager_snapshot.json"):
+            with filesystem.open_input_stream(path) as stream:
+                return json.loads(stream.read())["latest_checkpoint_result"] is not None
+    return False
+
+
 def kill_a_worker_after_a_checkpoint(uri: str) -> None:
-    while not any("world.json" in path for path in files(uri)):
+    while not recorded(uri):
         time.sleep(0.1)
     named = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
     named[-1].kill()
