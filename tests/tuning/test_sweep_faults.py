@@ -158,7 +158,7 @@ def test_trials_leave_no_actor_no_placement_group_and_no_file_handle(
     from ranker.tuning.sweep import sweep
 
     # Fifty take long: RANKER_TEST_TRIALS=50, or `python benchmarks/tuning.py --leaks 50`.
-    number = int(os.environ.get("RANKER_TEST_TRIALS", "3"))
+    number = int(os.environ.get("RANKER_TEST_TRIALS", "12"))
     changes = {"train.max_steps": 4, "train.evaluate_every": 1, "tune.scheduler": "asha", "tune.keep_best": 1}
     file = write_experiment(tmp_path, tiny_backbone, mined / "groups.parquet", **changes)
     config = load_experiment(file, {"tune.num_trials": number})
