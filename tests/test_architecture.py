@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up. A room may import from the layers below it, and from itself.
 LAYERS = [
-    {"config", "schemas", "registry", "manifest", "machine", "pretrained", "session"},
+    {"config", "schemas", "registry", "manifest", "machine", "onnx_session", "pretrained", "session"},
     {"data", "retrieval", "scoring", "measures"},
     {"training", "evaluation", "optimization", "rag"},
     {"serving", "tuning"},

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from ranker import onnx_session
 from ranker.machine import available_cpus, processor
 from ranker.manifest import fingerprint, installed_packages, write_json
 
@@ -33,7 +33,6 @@ OUTPUT = "last_hidden_state"
 # Smallest cosine with torch fp32 of the same text that a way may have. Neighbours differ by less than 0.01 at times.
 MIN_COSINE = 0.995
 ROUNDS = 3
-ERRORS_ONLY = 3
 
 
 class GraphError(ValueError):
@@ -54,15 +53,10 @@ class OnnxBody(nn.Module):
     def __init__(self, graph: Path, threads: int, config: Any) -> None:
         super().__init__()
         self.config = config
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's exceptions have no common class
-            raise GraphError(f"{graph}: ONNX Runtime cannot load it; export the model again: {error}") from error
+            self.session = onnx_session.open_session(graph, threads)
+        except onnx_session.UnreadableGraphError as error:
+            raise GraphError(str(error)) from error
         self.names = [node.name for node in self.session.get_inputs()]
         if [node.name for node in self.session.get_outputs()][:1] != [OUTPUT]:
             raise GraphError(f"{graph}: its first output is not {OUTPUT}; export the model again")

@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from ranker import onnx_session
 from ranker.scoring.batches import Batch
 from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.model_folder import GRAPH_NAMES, NotARerankerError
-
-# ONNX Runtime's own logger: 3 is errors, which also reach the caller as exceptions.
-ERRORS_ONLY = 3
 
 
 def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -20,17 +18,10 @@ def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
     Raises:
         NotARerankerError: where the file is no ONNX graph.
     """
-    options = onnxruntime.SessionOptions()
-    # The runtime counts the machine's cores, not the container's.
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
-    # Threads that spin while they wait take the cores of whoever shares them.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's exceptions have no common class
-        raise NotARerankerError(f"{graph}: ONNX Runtime cannot load it; export the model again: {error}") from error
+        return onnx_session.open_session(graph, threads)
+    except onnx_session.UnreadableGraphError as error:
+        raise NotARerankerError(str(error)) from error
 
 
 class OnnxEngine:
