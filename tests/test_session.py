@@ -1,5 +1,6 @@
 """One cluster for several stages, or one for each."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,3 +100,8 @@ def test_no_process_of_a_local_cluster_looks_out_for_notices(ray_cluster) -> Non
         return os.environ.get(NAME)
 
     assert ray_cluster.get(ray_cluster.remote(num_cpus=0)(value).remote()) == "0"
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process has every test")
+def test_the_tests_of_a_file_share_a_process(request) -> None:
+    assert request.node.nodeid.endswith(f"@{request.node.path}")

@@ -23,6 +23,7 @@ from ranker.tuning.plan import DRIVER_CPUS
 from ranker.tuning.records import (
     FAILED,
     OUTCOME,
+    PARTIAL,
     SETTINGS,
     STARTED,
     STOPPED,
@@ -31,7 +32,7 @@ from ranker.tuning.records import (
     read_ended,
     tidy,
 )
-from ranker.tuning.reservations import free, reservations
+from ranker.tuning.reservations import free, free_reservation, reservations
 from ranker.tuning.search import Search
 from ranker.tuning.space import Space
 from ranker.tuning.trainable import make_trainable
@@ -96,6 +97,8 @@ class Watch(tune.Callback):
         folder = folder_of(self.bench.work, str(trial.trial_id))
         if folder is not None:
             note_stop(folder, self.bench.metric, (trial.last_result or {}).get("time_total_s"))
+            # Before its work folder goes, in which the name of what it has reserved is.
+            free_reservation(folder / PARTIAL)
         self._after(trial, trials, None)
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:

@@ -84,7 +84,7 @@ def test_a_killed_driver_loses_at_most_a_last_measurement(mined, tiny_backbone, 
 
 # The driver: a cluster of two raylets of one core; a worker of the first trial is killed, then a whole raylet.
 FAULTS = """
-import json, sys, tempfile, threading, time
+import contextlib, json, sys, tempfile, threading, time
 from pathlib import Path
 import psutil
 import ray
@@ -101,13 +101,22 @@ def measured():
     return sum('"dev"' in line for log in logs for line in log.read_text().splitlines())
 
 
+def recorded():
+    """Whether a trial's controller has taken note of a checkpoint: measurements are there seconds earlier."""
+    for file in work.rglob("checkpoint_manager_snapshot.json"):
+        with contextlib.suppress(OSError, ValueError):  # just being written, or its trial has ended
+            if json.loads(file.read_text())["latest_checkpoint_result"] is not None:
+                return True
+    return False
+
+
 def wait(until):
     while not until():
         time.sleep(0.05)
 
 
 def disturb():
-    wait(lambda: measured() >= 2)
+    wait(recorded)
     named = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
     named[-1].kill()
     print("a worker is killed", flush=True)
@@ -133,7 +142,9 @@ with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp", ignore_cleanup_errors
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_neither_a_killed_worker_nor_a_killed_raylet_ends_a_sweep(mined, tiny_backbone, tmp_path) -> None:
-    file = write_experiment(tmp_path, tiny_backbone, mined / "groups.parquet", **{"tune.scheduler": "asha"})
+    # Long enough for a controller, which looks every two seconds; no trial is stopped, so that each leaves its log.
+    changes = {"train.max_steps": 400, "train.checkpoint_every": 20, "train.evaluate_every": 20}
+    file = write_experiment(tmp_path, tiny_backbone, mined / "groups.parquet", **changes)
     environment = os.environ | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, str(file)], capture_output=True, text=True, timeout=1700, env=environment
