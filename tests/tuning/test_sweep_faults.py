@@ -101,8 +101,8 @@ def measured():
     return sum('"dev"' in line for log in logs for line in log.read_text().splitlines())
 
 
+# Whether a trial's controller has taken note of a checkpoint: measurements are there seconds earlier.
 def recorded():
-    """Whether a trial's controller has taken note of a checkpoint: measurements are there seconds earlier."""
     for file in work.rglob("checkpoint_manager_snapshot.json"):
         with contextlib.suppress(OSError, ValueError):  # just being written, or its trial has ended
             if json.loads(file.read_text())["latest_checkpoint_result"] is not None:
