@@ -1,6 +1,7 @@
 """The one tokenisation of (query, document) pairs, shared by training, scoring and export."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from transformers import BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -10,6 +11,20 @@ from ranker.scoring.template import PairTemplate, lengths_that_fit, pair_templat
 CHARACTERS_PER_TOKEN = 16
 # A text without so many words is tokenised whole up to this many characters , and cut there.
 MOST_CHARACTERS = 200_000
+
+
+class Encoded(NamedTuple):
+    """Pairs as rows of token ids.
+
+    Args:
+        columns: names that the model knows -> rows. owners: the pair of each row, rising by 0 or 1 from 0.
+        lengths: tokens of each pair before it was cut, special tokens included; of a text that is so long that not
+            all of it was tokenised, those of the part that was.
+    """
+
+    columns: BatchEncoding
+    owners: list[int]
+    lengths: list[int]
 
 
 def encode_pairs(
@@ -29,39 +44,52 @@ def encode_pairs(
     Raises:
         TypeError: naming the first pair that is not two strings.
     """
-    return encode_passages(tokenizer, pairs, max_length, 1)[0]
+    return encode_passages(tokenizer, pairs, max_length, 1).columns
 
 
 def encode_passages(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int, max_passages: int
-) -> tuple[BatchEncoding, list[int]]:
+) -> Encoded:
     """The pairs of each query with the first ``max_passages`` passages of its document, and whose each one is.
 
     A passage is what one pair has room for; the next begins where it ends. The first is the pair as
     :func:`encode_pairs` cuts it. A tokenizer without a :class:`PairTemplate` gives first passages only.
-
-    Returns:
-        Lists as in :func:`encode_pairs`, and the position in ``pairs`` of each row.
     """
     for number, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
             raise TypeError(f"pair {number} is {pair!r:.80}; a pair is two strings: (query, document)")
     if not pairs:
-        return BatchEncoding({name: [] for name in tokenizer.model_input_names}), []
+        return Encoded(BatchEncoding({name: [] for name in tokenizer.model_input_names}), [], [])
     queries = [readable(query, max_length) for query, _ in pairs]
     documents = [readable(document, max_length * max_passages) for _, document in pairs]
     template = pair_template(tokenizer)
     if template is None:
-        options = {"truncation": "longest_first", "max_length": max_length, "padding": False}
-        return tokenizer(queries, documents, **options), list(range(len(pairs)))
+        return _cut_by_tokenizer(tokenizer, queries, documents, max_length)
     known = text_ids(tokenizer, [*queries, *documents])
     rows: list[tuple[Sequence[int], Sequence[int]]] = []
     owners: list[int] = []
+    lengths: list[int] = []
     for number, (query, document) in enumerate(zip(queries, documents, strict=True)):
         found = _passages(known[query], known[document], max_length - template.num_special, max_passages)
         rows += found
         owners += [number] * len(found)
-    return _columns(tokenizer, template, rows), owners
+        lengths.append(template.num_special + len(known[query]) + len(known[document]))
+    return Encoded(_columns(tokenizer, template, rows), owners, lengths)
+
+
+def _cut_by_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, queries: list[str], documents: list[str], max_length: int
+) -> Encoded:
+    options = {"truncation": "longest_first", "max_length": max_length, "padding": False}
+    columns = tokenizer(queries, documents, **options)
+    lengths = list(map(len, columns["input_ids"]))
+    full = [row for row, length in enumerate(lengths) if length >= max_length]  # cut, or just as long
+    if full:
+        texts = [[side[row] for row in full] for side in (queries, documents)]
+        whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
+        for row, ids in zip(full, whole, strict=True):
+            lengths[row] = len(ids)
+    return Encoded(columns, list(range(len(queries))), lengths)
 
 
 def _passages(

@@ -111,14 +111,25 @@ class Scorer:
         known.update(fresh)
         return np.array([known[key] for key in keys], dtype=np.float32)
 
+    def score_passages(self, columns: Columns, owners: Sequence[int]) -> np.ndarray:
+        """float32 logits (pairs,) of what :func:`ranker.scoring.pairs.encode_passages` made of them.
+
+        Raises:
+            FloatingPointError: where a logit is not finite, naming the pair.
+        """
+        return self._finite(best_passages(self.score_encoded(columns), owners))
+
     def _score(self, pairs: Sequence[Pair], tokens: int | None = None) -> np.ndarray:
         max_length = min(tokens or self.max_length, self.max_length)
         passages = 1 if tokens else self.max_passages
         scores = np.empty(len(pairs), dtype=np.float32)
         for start in range(0, len(pairs), WINDOW):
             some = pairs[start : start + WINDOW]
-            columns, owners = encode_passages(self.tokenizer, some, max_length, passages)
+            columns, owners, _ = encode_passages(self.tokenizer, some, max_length, passages)
             scores[start : start + len(some)] = best_passages(self.score_encoded(columns), owners)
+        return self._finite(scores)
+
+    def _finite(self, scores: np.ndarray) -> np.ndarray:
         if not np.isfinite(scores).all():
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise FloatingPointError(

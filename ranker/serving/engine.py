@@ -5,20 +5,32 @@ import copy
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-import numpy as np
-
 from ranker.config import ScoringConfig
-from ranker.scoring.pairs import readable
+from ranker.scoring.pairs import encode_passages
 from ranker.scoring.scorer import Scorer, load_scorer
 from ranker.serving.batching import GreedyBatcher, QueueFullError
 from ranker.serving.calls import Scored
 from ranker.serving.metrics import EngineMetrics
 from ranker.serving.truncation import first_tokens
 
-# A pair with its number of tokens.
-Pair = tuple[str, str, int]
+
+@dataclass(frozen=True)
+class Pair:
+    """A query with one document, tokenised.
+
+    Args:
+        columns: names that the model knows -> rows of token ids, one for each passage that is read.
+        cost: tokens of all rows. cut: whether not all of the texts are in the first row.
+    """
+
+    columns: dict[str, list[list[int]]]
+    cost: int
+    cut: bool
+
 
 # What comes next waits for the running batch, so on a CPU a batch is small enough to end soon; a GPU fills its budget
 # in less than that.
@@ -41,16 +53,16 @@ class ModelEngine:
         # A cascade compares all documents of a query; here a query's documents may come in several batches.
         self._scorer: Scorer = load_scorer(model, config.model_copy(update={"cascade_tokens": None}))
         # A tokenizer of its own, since a fast tokenizer must not be used by two threads at once.
-        self._counter = copy.deepcopy(self._scorer.tokenizer)
-        self._special = self._counter.num_special_tokens_to_add(pair=True)
-        self._counting = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._tokenizer = copy.deepcopy(self._scorer.tokenizer)
+        self._special = self._tokenizer.num_special_tokens_to_add(pair=True)
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._characters_per_token = CHARACTERS_PER_TOKEN
         self._arriving: list[int] = []
         self._arrived, self._asked_at = 0, time.monotonic()
         on_cpu = str(self._scorer.engine.device).startswith("cpu")
         self._batcher: GreedyBatcher[Pair, float] = GreedyBatcher(
             self._infer,
-            lambda pair: pair[2],
+            lambda pair: pair.cost,
             config.batch_tokens,
             batch_s=BATCH_S,
             fill=0.5 if on_cpu else 0.0,
@@ -100,29 +112,25 @@ class ModelEngine:
             self._batcher.admit(estimate, allowed, self._arriving)
             self._arriving.append(estimate)
             try:
-                lengths = await asyncio.get_running_loop().run_in_executor(
-                    self._counting, self._count_tokens, query, different
-                )
+                read = await asyncio.get_running_loop().run_in_executor(self._tokenizing, self._read, query, different)
             finally:
                 self._arriving.remove(estimate)
         except QueueFullError:
             self.metrics.refused.inc()
             raise
         tokenised = time.perf_counter()
-        limit = self._scorer.max_length
-        costs = {text: min(length, limit) for text, length in zip(different, lengths, strict=True)}
         try:
-            timed = await self._batcher.submit_timed([(query, text, cost) for text, cost in costs.items()])
+            timed = await self._batcher.submit_timed(read)
         except Exception:
             self.metrics.failed.inc()
             raise
-        cut = {text for text, length in zip(different, lengths, strict=True) if length > limit}
-        truncated = sum(text in cut for text in documents)
+        pairs = dict(zip(different, read, strict=True))
+        truncated = sum(pairs[text].cut for text in documents)
         self._note(truncated, timed.queued, tokenised - begin, timed.inferred)
         logits = dict(zip(different, timed.results, strict=True))
         return Scored(
             [logits[text] for text in documents],
-            tokens=sum(costs[text] for text in documents),
+            tokens=sum(pairs[text].cost for text in documents),
             seconds=time.perf_counter() - begin,
             queued=timed.queued,
             tokenised=tokenised - begin,
@@ -135,7 +143,7 @@ class ModelEngine:
         if max_tokens is None or max_tokens >= self._scorer.max_length:
             return documents
         return await asyncio.get_running_loop().run_in_executor(
-            self._counting, first_tokens, self._counter, documents, max_tokens
+            self._tokenizing, first_tokens, self._tokenizer, documents, max_tokens
         )
 
     def describe(self) -> dict[str, Any]:
@@ -151,32 +159,46 @@ class ModelEngine:
 
     async def check(self) -> None:
         """Score one pair, in turn with the requests."""
-        await self._batcher.submit([("healthy", "healthy", 8)])
+        loop = asyncio.get_running_loop()
+        await self._batcher.submit(await loop.run_in_executor(self._tokenizing, self._read, "healthy", ["healthy"]))
 
     def close(self) -> None:
         """Stop the threads after what they are doing."""
         self._batcher.close()
-        self._counting.shutdown(wait=False, cancel_futures=True)
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
     def _estimate(self, query: str, documents: Sequence[str]) -> int:
         """Tokens of a request before it is tokenised: a refusal must not cost what it refuses."""
         limit, rate = self._scorer.max_length, self._characters_per_token
         return sum(min(limit, self._special + int((len(query) + len(text)) / rate)) for text in documents)
 
-    def _count_tokens(self, query: str, documents: Sequence[str]) -> list[int]:
-        """Tokens of each pair before it is cut. The query is read once."""
-        limit = self._scorer.max_length
-        texts = [readable(text, limit) for text in (query, *documents)]
-        ids = self._counter(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        asked, *lengths = map(len, ids)
-        characters = sum(map(len, texts))
-        if tokens := asked + sum(lengths):
+    def _read(self, query: str, documents: Sequence[str]) -> list[Pair]:
+        """The pairs as the model will get them. Each text is tokenised once, here, and the query once for all."""
+        scorer, limit = self._scorer, self._scorer.max_length
+        texts = [(query, document) for document in documents]
+        columns, owners, lengths = encode_passages(self._tokenizer, texts, limit, scorer.max_passages)
+        pairs = []
+        for owner, places in groupby(range(len(owners)), key=owners.__getitem__):
+            rows = list(places)
+            own = {name: [column[row] for row in rows] for name, column in columns.items()}
+            pairs.append(Pair(own, sum(map(len, own["input_ids"])), lengths[owner] > limit))
+        self._learn(query, documents, lengths)
+        return pairs
+
+    def _learn(self, query: str, documents: Sequence[str], lengths: Sequence[int]) -> None:
+        """How many characters of these texts a token had, for the next estimate."""
+        # Of a very long text not all is tokenised.
+        short = [(len(query) + len(text), length) for text, length in zip(documents, lengths, strict=True)
+                 if len(text) < 8 * self._scorer.max_length]  # fmt: skip
+        tokens = sum(length - self._special for _, length in short)
+        if tokens > 0:
+            characters = sum(number for number, _ in short)
             self._characters_per_token += 0.1 * (characters / tokens - self._characters_per_token)
-        return [self._special + asked + length for length in lengths]
 
     def _infer(self, pairs: list[Pair]) -> list[float]:
-        logits: np.ndarray = self._scorer.score([(query, document) for query, document, _ in pairs])
-        return [float(logit) for logit in logits]
+        columns = {name: [row for pair in pairs for row in pair.columns[name]] for name in pairs[0].columns}
+        owners = [number for number, pair in enumerate(pairs) for _ in pair.columns["input_ids"]]
+        return [float(logit) for logit in self._scorer.score_passages(columns, owners)]
 
     def _note(self, truncated: int, queued: float, tokenised: float, inferred: float) -> None:
         self.metrics.truncated.inc(truncated)

@@ -86,15 +86,27 @@ def test_other_special_tokens_are_learned_from_the_tokenizer():
     assert encode_pairs(tokenizer, [("cat", "dog " * 40)], 12)["input_ids"] == expected
 
 
+def test_without_a_template_the_tokenizer_itself_cuts_and_the_lengths_are_the_same(tokenizer, monkeypatch):
+    texts = [("cat", "dog " * 40), ("cat", "dog " * 8), ("cat", "dog " * 9), ("", "")]
+    expected = encode_passages(tokenizer, texts, 12, 1)
+    monkeypatch.setattr("ranker.scoring.pairs.pair_template", lambda _: None)
+    found = encode_passages(tokenizer, texts, 12, 1)
+    assert dict(found.columns) == dict(expected.columns) and found[1:] == expected[1:]
+    assert found.lengths == [44, 12, 13, 3]
+
+
 def test_a_long_document_is_read_in_passages_that_follow_each_other(tokenizer):
     words = [f"{number}" for number in range(10, 30)]
-    encoded, owners = encode_passages(tokenizer, [("cat", " ".join(words)), ("dog", "cat")], 12, max_passages=3)
+    encoded, owners, lengths = encode_passages(
+        tokenizer, [("cat", " ".join(words)), ("dog", "cat")], 12, max_passages=3
+    )
     rows = [" ".join(tokenizer.convert_ids_to_tokens(ids)).replace(" ##", "") for ids in encoded["input_ids"]]
     # 12 less three special tokens and the query leave 8 tokens; a number has two.
     assert rows[0].startswith("[CLS] cat [SEP] 10 11 12 13") and rows[1].startswith("[CLS] cat [SEP] 14 15 16 17")
     assert owners == [0, 0, 0, 1] and rows[3] == "[CLS] dog [SEP] cat [SEP]"
     assert [len(ids) for ids in encoded["input_ids"]][:3] == [12, 12, 12]
-    cut, _ = encode_passages(tokenizer, [("cat", " ".join(words))], 12, max_passages=1)
+    assert lengths == [3 + 1 + 2 * len(words), 5], "before they were cut"
+    cut, _, _ = encode_passages(tokenizer, [("cat", " ".join(words))], 12, max_passages=1)
     assert cut["input_ids"] == encode_pairs(tokenizer, [("cat", " ".join(words))], 12)["input_ids"]
 
 

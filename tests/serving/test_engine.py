@@ -57,14 +57,14 @@ def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(en
 
 
 def test_a_failing_model_fails_its_own_request_only(engine: ModelEngine, monkeypatch):
-    real = engine._scorer.score
+    real, [bad] = engine._scorer.score_passages, engine._tokenizer(["bad"], add_special_tokens=False)["input_ids"]
 
-    def score(pairs):
-        if any("bad" in text for _, text in pairs):
+    def score(columns, owners):
+        if any(set(bad) <= set(row) for row in columns["input_ids"]):
             raise FloatingPointError("a logit is NaN")
-        return real(pairs)
+        return real(columns, owners)
 
-    monkeypatch.setattr(engine._scorer, "score", score)
+    monkeypatch.setattr(engine._scorer, "score_passages", score)
 
     async def story():
         asked = [engine.score(QUERY, texts) for texts in (["a dog"], ["a cat", "bad"], ["a fish"])]
@@ -80,8 +80,8 @@ def test_the_estimate_learns_how_long_tokens_are(engine: ModelEngine):
     text = "dog " * 40
     for _ in range(60):
         asyncio.run(engine.score("dog", [text]))
-    [exact] = engine._count_tokens("dog", [text])
-    assert engine._estimate("dog", [text]) == pytest.approx(exact, rel=0.1)
+    [pair] = engine._read("dog", [text])
+    assert engine._estimate("dog", [text]) == pytest.approx(pair.cost, rel=0.1)
 
 
 def test_what_autoscaling_is_told(engine: ModelEngine, monkeypatch):
