@@ -59,6 +59,8 @@ def evaluate(config: Experiment) -> Done:
 
         sources = sources_of(settings.suite)
         inputs |= {f"data {name}": source_fingerprint(source, {}, quick=True) for name, source in sources.items()}
+        if settings.first_stage == "retriever":
+            identity["index"] = config.index.identity()
         return run_stage(
             "evaluate",
             config.folder("evaluate"),
@@ -79,10 +81,10 @@ def check_first_stage(settings: EvaluateConfig) -> None:
         raise StageError(
             f"evaluate.first_stage {named!r}: no such run file; write retriever, bm25, candidates, or its path"
         )
-    if settings.suite is not None and named not in ("bm25", "candidates"):
+    if settings.suite is not None and named not in MADE:
         raise StageError(
-            f"evaluate.suite: each collection needs a first stage of its own, which {named!r} is not; "
-            "set evaluate.first_stage to bm25 or candidates"
+            f"evaluate.suite: each collection needs a first stage of its own, which the run {named!r} is not; "
+            "set evaluate.first_stage to retriever, bm25 or candidates"
         )
 
 

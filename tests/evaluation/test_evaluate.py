@@ -155,9 +155,31 @@ def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pe
     assert 'href="cats/report.html"' in (done.folder / "report.html").read_text()
 
 
+def test_a_suite_whose_first_stage_is_the_retriever_has_an_index_of_each_collection(
+    plain, score_here, pets, tiny_retriever, tmp_path, ray_cluster
+) -> None:
+    for name in ("cats", "dogs"):
+        shutil.copytree(pets, tmp_path / "suite" / name)
+    for split in ("train", "dev"):  # as NanoBEIR's collections: a test split alone
+        (tmp_path / "suite" / "dogs" / "qrels" / f"{split}.tsv").unlink()
+    config = plain.with_overrides({
+        "output_dir": str(tmp_path / "run"), "evaluate.suite": str(tmp_path / "suite"), "index.model": tiny_retriever,
+        "evaluate.first_stage": "retriever", "index.num_workers": 1,
+    })  # fmt: skip
+    done = evaluate(config)
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    assert metrics["num_queries"] == {"cats": 2, "dogs": 2} and "retriever" in metrics["means"]
+    assert metrics["by_collection"]["cats"] == metrics["by_collection"]["dogs"]
+    assert {path.name for path in (tmp_path / "run" / "suite" / "dogs").iterdir()} >= {"data", "index"}
+    assert evaluate(config).skipped
+    assert not evaluate(config.with_overrides({"index.max_length": 8})).skipped
+
+
 def test_a_suite_and_a_first_stage_that_cannot_be_are_refused(plain, tmp_path) -> None:
-    with pytest.raises(StageError, match="each collection needs a first stage of its own, which 'retriever' is not"):
-        evaluate(plain.with_overrides({"evaluate.suite": "beir/scifact", "evaluate.first_stage": "retriever"}))
+    run = tmp_path / "bm25.trec"
+    run.write_text("q9 Q0 d1 1 1.0 x\n")
+    with pytest.raises(StageError, match="each collection needs a first stage of its own, which the run .* is not"):
+        evaluate(plain.with_overrides({"evaluate.suite": "beir/scifact", "evaluate.first_stage": str(run)}))
     with pytest.raises(StageError, match="'bm52': no such run file; write retriever, bm25, candidates"):
         evaluate(plain.with_overrides({"evaluate.first_stage": "bm52"}))
     (tmp_path / "empty").mkdir()
