@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from scoring import model_folder
+from scoring import with_random_head
 from serving_systems import Running, bare, infinity, ranker, threads
 
 from ranker.data.catalog import load
@@ -68,11 +68,11 @@ def main() -> None:
     arguments.plot = Path(arguments.plot).absolute()
     # Ray's sockets live below it, and their names may have about 100 characters.
     run = {"compare": compare, "overload": overload, "scaling": scaling, "soak": soak}[arguments.what]
-    with (
-        tempfile.TemporaryDirectory(prefix="rsb-", dir="/tmp", ignore_cleanup_errors=True) as name,
-        model_folder(arguments.model) as model,
-    ):
-        arguments.model = with_tokenizer(model, arguments.max_length, Path(name))
+    with tempfile.TemporaryDirectory(prefix="rsb-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        if arguments.model is None:
+            arguments.model = str(Path(name) / "random")
+            with_random_head(Path(arguments.model))
+        arguments.model = with_tokenizer(resolve(arguments.model), arguments.max_length, Path(name))
         arguments.texts = texts_of(arguments.data, Path(name))
         print(
             f"{available_cpus()} cores {instruction_sets()}; at most {arguments.max_length} tokens a pair", flush=True
