@@ -95,8 +95,10 @@ class Scorer:
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [(int(position), float(scores[position])) for position in order]
 
-    def score_encoded(self, columns: Columns) -> np.ndarray:
+    def score_encoded(self, columns: Columns, lanes: int | None = None) -> np.ndarray:
         """float32 logits (n,) of rows of token ids, as :func:`ranker.scoring.pairs.encode_pairs` gives them.
+
+        Several threads may call it, each for some of the engine's ``lanes``; None: for all of them.
 
         In another row of a batch the same ids may get a logit that is off by its last bit, and equal documents would
         change places: equal rows are computed once.
@@ -105,19 +107,21 @@ class Scorer:
         known = self._memory.recall(keys)
         places = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
         missing = sorted(places.values())
-        found = self._compute(columns, missing)
+        found = self._compute(columns, missing, lanes or self.engine.lanes.lanes)
         fresh = {keys[row]: float(logit) for row, logit in zip(missing, found, strict=True)}
         self._memory.keep(fresh)
         known.update(fresh)
         return np.array([known[key] for key in keys], dtype=np.float32)
 
-    def score_passages(self, columns: Columns, owners: Sequence[int]) -> np.ndarray:
+    def score_passages(self, columns: Columns, owners: Sequence[int], lanes: int | None = None) -> np.ndarray:
         """float32 logits (pairs,) of what :func:`ranker.scoring.pairs.encode_passages` made of them.
+
+        ``lanes`` as in :meth:`score_encoded`.
 
         Raises:
             FloatingPointError: where a logit is not finite, naming the pair.
         """
-        return self._finite(best_passages(self.score_encoded(columns), owners))
+        return self._finite(best_passages(self.score_encoded(columns, lanes), owners))
 
     def _score(self, pairs: Sequence[Pair], tokens: int | None = None) -> np.ndarray:
         max_length = min(tokens or self.max_length, self.max_length)
@@ -137,13 +141,13 @@ class Scorer:
             )
         return scores
 
-    def _compute(self, columns: Columns, chosen: list[int]) -> np.ndarray:
+    def _compute(self, columns: Columns, chosen: list[int], lanes: int) -> np.ndarray:
         """float32 logits of the chosen rows, in batches of rows of like length."""
         tokenizer, engine = self.tokenizer, self.engine
         fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
         budget = min(self.batch_tokens, CPU_TOKENS) if engine.device.startswith("cpu") else self.batch_tokens
         lengths = [len(columns["input_ids"][row]) for row in chosen]
-        plan = share_batches(lengths, budget, engine.lanes.lanes)
+        plan = share_batches(lengths, budget, lanes)
         rows = np.array(chosen, dtype=np.int64)
 
         def run(places: np.ndarray) -> np.ndarray:

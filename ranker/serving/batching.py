@@ -66,6 +66,12 @@ class _Request(Generic[Item, Result]):
     future: "asyncio.Future[list[Result]]"
     results: dict[int, Result] = field(default_factory=dict)
     inferred: float = 0.0
+    ended: float = 0.0
+
+    def note(self, begin: float, end: float) -> None:
+        """A batch with some of its items ran; seconds in which two ran side by side count once."""
+        self.inferred += max(0.0, end - max(begin, self.ended))
+        self.ended = end
 
 
 class GreedyBatcher(Generic[Item, Result]):
@@ -76,9 +82,11 @@ class GreedyBatcher(Generic[Item, Result]):
     one gets the error.
 
     Args:
-        run: the engine; called in one worker thread with a batch, returns one result an item.
+        run: the engine; called in a worker thread with a batch, returns one result an item.
         cost: tokens of an item.
         budget: largest batch in tokens, padding to its longest item included. An item above it goes alone.
+        lanes: batches that run side by side, each taken when its lane is free: lanes that had to wait for each other
+            would stand idle whenever one is held up. Where several are free, they share what is queued.
         max_items: largest batch in items.
         batch_s: seconds that a batch should take; where the engine is slower the budget shrinks, since whatever comes
             next waits for the running batch. None: the budget stays.
@@ -93,6 +101,7 @@ class GreedyBatcher(Generic[Item, Result]):
         budget: int,
         max_items: int = 256,
         *,
+        lanes: int = 1,
         batch_s: float | None = None,
         fill: float = 0.5,
         observe: Callable[[BatchRecord], None] | None = None,
@@ -100,12 +109,13 @@ class GreedyBatcher(Generic[Item, Result]):
         if budget < 1 or max_items < 1:
             raise ValueError(f"budget {budget} and max_items {max_items} must be at least 1")
         self._run, self._cost, self._max_items, self._observe = run, cost, max_items, observe
-        self._pace = Pace(budget, batch_s)
+        self._pace = Pace(budget, batch_s, lanes)
         self._queue: FairQueue[Item] = FairQueue(fill)
         self._requests: dict[Entry[Item], _Request[Item, Result]] = {}
         self._running = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._loop: asyncio.Task[None] | None = None
+        self._busy = 0
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
+        self._lanes: list[asyncio.Task[None] | None] = [None] * lanes
 
     @property
     def pending_tokens(self) -> int:
@@ -151,8 +161,9 @@ class GreedyBatcher(Generic[Item, Result]):
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         request = _Request(self._queue.add(items, costs), len(items), future)
         self._requests[request.entry] = request
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._serve())
+        for place, lane in enumerate(self._lanes):
+            if lane is None or lane.done():
+                self._lanes[place] = asyncio.create_task(self._serve())
         try:
             results = await future
         finally:  # answered, failed, or the caller is gone
@@ -160,30 +171,39 @@ class GreedyBatcher(Generic[Item, Result]):
         return Timed(results, max(0.0, time.perf_counter() - begin - request.inferred), request.inferred)
 
     def close(self) -> None:
-        """Stop the worker thread after the running batch."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Stop the worker threads after what is running."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self) -> None:
         try:
-            while batch := self._queue.take(self._pace.budget, self._max_items):
-                await self._answer(batch)
+            while batch := self._queue.take(self._share(), self._max_items):
+                self._busy += 1
+                try:
+                    await self._answer(batch)
+                finally:
+                    self._busy -= 1
         except BaseException as error:
             # Not a failure of the engine, which is handled below: nobody may wait for a loop that has ended.
             for request in list(self._requests.values()):
                 self._fail(request, RuntimeError(f"the batcher stopped: {type(error).__name__}"))
             raise
 
+    def _share(self) -> int:
+        """Padded tokens of the next batch: what is queued, shared between the lanes that are free."""
+        free = len(self._lanes) - self._busy
+        return min(self._pace.budget, -(-self._queue.tokens // free)) if free > 1 else self._pace.budget
+
     async def _answer(self, batch: list[Packed[Item]]) -> None:
         batch = [packed for packed in batch if packed.entry in self._requests]
         if not batch:
             return
         try:
-            results, seconds = await self._call(batch)
+            results, begin, end = await self._call(batch)
         except Exception as error:
             await self._answer_apart(batch, error)
             return
         for entry in {packed.entry for packed in batch} & self._requests.keys():
-            self._requests[entry].inferred += seconds
+            self._requests[entry].note(begin, end)
         for packed, result in zip(batch, results, strict=True):
             self._deliver(packed, result)
 
@@ -201,23 +221,24 @@ class GreedyBatcher(Generic[Item, Result]):
         elif entries[0] in self._requests:
             self._fail(self._requests[entries[0]], error)
 
-    async def _call(self, batch: list[Packed[Item]]) -> tuple[Sequence[Result], float]:
+    async def _call(self, batch: list[Packed[Item]]) -> tuple[Sequence[Result], float, float]:
+        """Results, when they were asked for and when they came."""
         tokens = sum(packed.cost for packed in batch)
-        self._running = tokens
+        self._running += tokens
         begin = time.perf_counter()
         try:
             items = [packed.item for packed in batch]
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, items)
+            results = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, items)
         finally:
-            self._running = 0
-        seconds = time.perf_counter() - begin
+            self._running -= tokens
+        end = time.perf_counter()
         if len(results) != len(batch):
             raise RuntimeError(f"the engine returned {len(results)} results for {len(batch)} items")
-        record = BatchRecord(len(batch), tokens, len(batch) * max(packed.cost for packed in batch), seconds)
-        self._pace.note(record.padded, record.tokens, seconds)
+        record = BatchRecord(len(batch), tokens, len(batch) * max(packed.cost for packed in batch), end - begin)
+        self._pace.note(record.padded, record.tokens, record.seconds)
         if self._observe is not None:
             self._observe(record)
-        return results, seconds
+        return results, begin, end
 
     def _deliver(self, packed: Packed[Item], result: Result) -> None:
         request = self._requests.get(packed.entry)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ranker.config import ScoringConfig
 from ranker.scoring.pairs import encode_passages
-from ranker.scoring.scorer import Scorer, load_scorer
+from ranker.scoring.scorer import CPU_TOKENS, Scorer, load_scorer
 from ranker.serving.batching import GreedyBatcher, QueueFullError
 from ranker.serving.calls import Scored
 from ranker.serving.metrics import EngineMetrics
@@ -59,11 +59,13 @@ class ModelEngine:
         self._characters_per_token = CHARACTERS_PER_TOKEN
         self._arriving: list[int] = []
         self._arrived, self._asked_at = 0, time.monotonic()
-        on_cpu = str(self._scorer.engine.device).startswith("cpu")
+        engine = self._scorer.engine
+        on_cpu = engine.device.startswith("cpu")
         self._batcher: GreedyBatcher[Pair, float] = GreedyBatcher(
             self._infer,
             lambda pair: pair.cost,
-            config.batch_tokens,
+            min(config.batch_tokens, CPU_TOKENS) if on_cpu else config.batch_tokens,
+            lanes=engine.lanes.lanes,
             batch_s=BATCH_S,
             fill=0.5 if on_cpu else 0.0,
             observe=self.metrics.note_batch,
@@ -198,7 +200,7 @@ class ModelEngine:
     def _infer(self, pairs: list[Pair]) -> list[float]:
         columns = {name: [row for pair in pairs for row in pair.columns[name]] for name in pairs[0].columns}
         owners = [number for number, pair in enumerate(pairs) for _ in pair.columns["input_ids"]]
-        return [float(logit) for logit in self._scorer.score_passages(columns, owners)]
+        return [float(logit) for logit in self._scorer.score_passages(columns, owners, lanes=1)]
 
     def _note(self, truncated: int, queued: float, tokenised: float, inferred: float) -> None:
         self.metrics.truncated.inc(truncated)

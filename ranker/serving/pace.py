@@ -14,10 +14,12 @@ class Pace:
 
     Args:
         most: largest budget in padded tokens. batch_s: seconds that a batch should take; None keeps the budget.
+        lanes: batches that run side by side.
     """
 
     most: int
     batch_s: float | None = None
+    lanes: int = 1
     _budget: float = 0.0
     _tokens: float = 0.0
     _seconds: float = 0.0
@@ -32,8 +34,8 @@ class Pace:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens a second in full batches, padding not counted; None before the first."""
-        return self._tokens / self._seconds if self._seconds > 0 else None
+        """Tokens a second in full batches on all lanes, padding not counted; None before the first."""
+        return self.lanes * self._tokens / self._seconds if self._seconds > 0 else None
 
     def note(self, padded: int, tokens: int, seconds: float) -> None:
         """A batch of so many tokens took so long."""

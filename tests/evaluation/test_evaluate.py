@@ -178,7 +178,7 @@ def test_a_suite_whose_first_stage_is_the_retriever_has_an_index_of_each_collect
 def test_a_suite_and_a_first_stage_that_cannot_be_are_refused(plain, tmp_path) -> None:
     run = tmp_path / "bm25.trec"
     run.write_text("q9 Q0 d1 1 1.0 x\n")
-    with pytest.raises(StageError, match="each collection needs a first stage of its own, which the run .* is not"):
+    with pytest.raises(StageError, match=r"each collection needs a first stage of its own, which the run .* is not"):
         evaluate(plain.with_overrides({"evaluate.suite": "beir/scifact", "evaluate.first_stage": str(run)}))
     with pytest.raises(StageError, match="'bm52': no such run file; write retriever, bm25, candidates"):
         evaluate(plain.with_overrides({"evaluate.first_stage": "bm52"}))

@@ -74,6 +74,43 @@ def test_a_request_above_the_budget_is_split_by_padded_length():
     assert [[item[0] for item in batch] for batch in engine.batches] == [["f"], ["a", "b"], ["c", "d", "e"]]
 
 
+def test_free_lanes_share_a_request_and_none_waits_for_the_other():
+    held, free, batches = threading.Event(), threading.Event(), []
+
+    def engine(items):
+        batches.append(items)
+        if "slow" in items:
+            held.set()
+            assert free.wait(10)
+        return [item.upper() for item in items]
+
+    async def story():
+        lanes = GreedyBatcher(engine, cost=len, budget=8, lanes=2)
+        slow = asyncio.create_task(lanes.submit(["slow", "fast"]))
+        await asyncio.to_thread(held.wait)
+        others = [await lanes.submit([text] * 3) for text in ("aa", "bb", "cc")]
+        assert not slow.done() and lanes.pending_tokens == len("slow")
+        free.set()
+        return await slow, others
+
+    slow, others = asyncio.run(story())
+    assert slow == ["SLOW", "FAST"] and others == [["AA"] * 3, ["BB"] * 3, ["CC"] * 3]
+    assert sorted(batches[:2]) == [["fast"], ["slow"]], "each lane took a half"
+    assert batches[2:] == [["aa"] * 3, ["bb"] * 3, ["cc"] * 3], "the free lane has all of it"
+
+
+def test_seconds_in_which_two_lanes_ran_count_once():
+    def engine(items):
+        time.sleep(0.2)
+        return items
+
+    async def story():
+        return await GreedyBatcher(engine, cost=len, budget=8, lanes=2).submit_timed(["a", "b"])
+
+    timed = asyncio.run(story())
+    assert 0.2 <= timed.inferred < 0.35 and timed.queued < 0.1
+
+
 def test_a_long_request_does_not_starve_a_short_one():
     engine = Engine(held=True)
 

@@ -59,10 +59,10 @@ def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(en
 def test_a_failing_model_fails_its_own_request_only(engine: ModelEngine, monkeypatch):
     real, [bad] = engine._scorer.score_passages, engine._tokenizer(["bad"], add_special_tokens=False)["input_ids"]
 
-    def score(columns, owners):
+    def score(columns, owners, lanes):
         if any(set(bad) <= set(row) for row in columns["input_ids"]):
             raise FloatingPointError("a logit is NaN")
-        return real(columns, owners)
+        return real(columns, owners, lanes)
 
     monkeypatch.setattr(engine._scorer, "score_passages", score)
 
