@@ -45,6 +45,8 @@ class RequestNote:
         for part in PARTS:
             if part in self._trace.times:
                 headers[f"x-{part}-time"] = f"{self._trace.times[part]:.6f}"
+        if self._route() not in QUIET:
+            mark(self._fields())  # now: the request's span ends with the body's last piece
 
     def finish(self) -> None:
         """Count and log the request."""
@@ -56,7 +58,6 @@ class RequestNote:
         if trace.documents:
             self._metrics.documents.observe(trace.documents)
         if route not in QUIET:
-            mark(self._fields())
             log.info("%s %s %d %.1f ms", self._scope["method"], route, status, 1000 * seconds, extra=self._fields())
 
     def _fields(self) -> dict[str, Any]:
