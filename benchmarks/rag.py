@@ -15,8 +15,10 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,12 +184,15 @@ def with_ranker(retriever: str, reranker: str, texts: list[str], top: int, kept:
 
 def langchain(arguments: argparse.Namespace) -> None:
     """Both in one process, rounds interleaved."""
-    from scoring import model_folder
+    from scoring import with_random_head
 
     from ranker.pretrained import BUNDLED, resolve
 
     texts, queries = texts_and_queries(arguments.documents, arguments.queries)
-    with model_folder(arguments.model) as reranker:
+    with tempfile.TemporaryDirectory() as folder:
+        reranker = resolve(arguments.model) if arguments.model else folder
+        if not arguments.model:
+            with_random_head(Path(folder))
         settings = (resolve(BUNDLED), reranker, texts, arguments.top, arguments.kept, arguments.max_length)
         contestants = {"LangChain": with_langchain(*settings), "ranker": with_ranker(*settings)}
         waits: dict[tuple[str, str], list[float]] = {}

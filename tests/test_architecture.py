@@ -1,6 +1,7 @@
 """The rules of the house that a machine can hold."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,24 @@ def test_no_foreign_code_is_trusted() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, f"{name_of(file)}"
+
+
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
+def test_what_a_benchmark_imports_is_there(file: Path) -> None:
+    """No test runs them, and a name that was moved would be missed only when somebody measures."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [alias.name for alias in node.names]
+            if node.module in {other.stem for other in BENCHMARKS}:
+                tree = ast.parse((file.parent / f"{node.module}.py").read_text())
+                known = {each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)}
+                known |= {target.id for each in tree.body if isinstance(each, ast.Assign | ast.AnnAssign)
+                          for target in ast.walk(each) if isinstance(target, ast.Name)}  # fmt: skip
+                assert set(names) <= known, f"{file.name}: {node.module} has no {set(names) - known}"
+            elif room(node.module):
+                module = importlib.import_module(node.module)
+                missing = [name for name in names if not hasattr(module, name)]
+                assert not missing, f"{file.name}: {node.module} has no {missing}"
