@@ -34,7 +34,7 @@ class Pair:
 
 # What comes next waits for the running batch, so on a CPU a batch is small enough to end soon; a GPU fills its budget
 # in less than that.
-BATCH_S = 0.1
+BATCH_S = 0.2
 # Of the time that a client waits, what the queue may be expected to take: more requests come after one was let in.
 SHARE_OF_DEADLINE = 0.8
 # Characters a token until something was tokenised; English text has about this.
