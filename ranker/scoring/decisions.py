@@ -3,8 +3,13 @@
 import json
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from ranker.config import ScoringConfig
 from ranker.machine import processor
@@ -64,10 +69,27 @@ def keep(files: ModelFiles, key: str, decision: dict[str, Any]) -> Path | None:
     return None
 
 
+@contextmanager
+def alone(key: str) -> Iterator[None]:
+    """One process of this machine at a time for a key; without waiting where no folder takes a lock."""
+    with ExitStack() as held:
+        for folder in (cache_folder(), Path(tempfile.gettempdir())):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(folder / f".{key}.lock"))
+                break
+            except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+                log.info("%s takes no lock: %s", folder, error)
+        yield
+
+
 def cache_folder() -> Path:
-    """``$RANKER_HOME/scoring``, else below ``~/.cache/ranker``."""
+    """``$RANKER_HOME/scoring``, else below ``~/.cache/ranker``; of a user without a home, in the temporary folder."""
     home = os.environ.get("RANKER_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ranker"
-    return Path(home).expanduser() / "scoring"
+    try:
+        return Path(home).expanduser() / "scoring"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "ranker" / "scoring"
 
 
 def _places(files: ModelFiles) -> list[Path]:

@@ -5,12 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from ranker.config import ScoringConfig
 from ranker.scoring.choice import Trial, Way, fastest, report
-from ranker.scoring.decisions import cache_folder, decision_key, keep, recall
+from ranker.scoring.decisions import alone, decision_key, keep, recall
 from ranker.scoring.lanes import usable_threads
 from ranker.scoring.model_folder import ModelFiles
 from ranker.scoring.samples import sample_file, sample_pairs
@@ -51,9 +50,7 @@ def settled_way(
     if len(ways) == 1:
         return ways[0]
     key = decision_key(files, max_length, config.threads or usable_threads(), config)
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    # Two processes that measure at once would slow each other.
-    with FileLock(cache_folder() / f".{key}.lock"):
+    with alone(key):  # two processes that measure at once would slow each other
         known = None if again else recall(files, key)
         if known is not None and (way := _remembered(known, ways)) is not None:
             log.info("%s: %s, as measured on %s", files.name, way, known.get("when"))

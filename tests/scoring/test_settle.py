@@ -110,6 +110,26 @@ def test_a_folder_that_cannot_be_written_and_a_broken_note_are_no_obstacle(folde
     assert decisions.recall(files, "key") == {"chosen": 1}
 
 
+def test_where_no_folder_can_be_written_measuring_goes_on_without_a_lock(folder, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RANKER_HOME", str(tmp_path / "file"))  # nothing can be made below a file, not even by root
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(settle, "_measured", lambda files, tokenizer, length, config, ways, key: ways[0])
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "file"))
+    assert load_scorer(folder, CONFIG).engine.name == "torch"
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    with decisions.alone("key"):
+        assert (tmp_path / ".key.lock").exists()
+    assert decisions.keep(find_model(folder), "key", {"chosen": 1}) is None
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch):
+    for name in ("RANKER_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert decisions.cache_folder().name == "scoring"
+
+
 def test_what_is_named_is_taken_without_measuring(folder, monkeypatch):
     monkeypatch.setattr(settle, "try_ways", lambda *_: pytest.fail("measured"))
     assert load_scorer(folder, ScoringConfig(engine="torch")).engine.lanes.lanes == 1
