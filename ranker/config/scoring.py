@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ranker.config.section import Positive, Precision, Section, Share, local
+from ranker.config.section import Positive, Section, Share, local
 
 
 def _as_several(value: Any) -> Any:
@@ -20,8 +20,9 @@ class ScoringConfig(Section):
 
     engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     """auto: the fastest that ranks as torch fp32 does, measured at the first start and remembered; see `precision`."""
-    precision: Precision = "auto"
-    """Arithmetic of the torch engine; with one that is named, auto as an engine is torch. An ONNX graph has its own."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Arithmetic of torch and of OpenVINO; of `onnx`, that of the graph that is taken. With one that is named, auto as
+    an engine is torch, and with int8, which torch does not have, `onnx`."""
     batch_tokens: Positive = 8192
     """Token budget of a batch, padding included; a CPU computes at most 2,048 at once."""
     max_length: Positive | None = None

@@ -51,7 +51,7 @@ class ModelFiles:
 
 
 def find_model(name: str | Path) -> ModelFiles:
-    """The parts of a folder, a hub id, or a ``NAME.onnx`` file beside its folder ``NAME-onnx``.
+    """The parts of a folder, a hub id, or a ``NAME.onnx`` file in a model's folder or beside its ``NAME-onnx``.
 
     Raises:
         ModelNotFoundError: naming the folder and what it lacks.
@@ -77,11 +77,12 @@ def export_folder(graph: Path) -> Path:
 
 
 def _folder_of(graph: Path) -> Path:
-    for folder in (graph.parent, export_folder(graph)):
+    for folder in (graph.parent, export_folder(graph), graph.absolute().parent.parent):
         if (folder / "config.json").is_file():
             return folder.absolute()
     raise ModelNotFoundError(
-        f"{graph}: no tokenizer and config.json beside it or in {export_folder(graph)}; name the exported folder"
+        f"{graph}: no tokenizer and config.json beside it, above it or in {export_folder(graph)}; name the exported "
+        "folder"
     )
 
 

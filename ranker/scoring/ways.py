@@ -26,13 +26,40 @@ def choose_engine(files: ModelFiles, wanted: str) -> str:
 
 
 def fixed_way(files: ModelFiles, config: ScoringConfig) -> Way:
-    """The way that a config names, where it leaves nothing to measure."""
-    engine = choose_engine(files, config.engine)
+    """The way that a config names, where it leaves nothing to measure.
+
+    Raises:
+        ValueError: where the folder lacks what the engine needs, or has no graph of the precision; it lists those.
+    """
+    wanted = "onnx" if config.engine == "auto" and config.precision == "int8" else config.engine
+    engine = choose_engine(files, wanted)
     lanes, threads = config.lanes or 1, config.threads or usable_threads()
     if engine == "torch":
+        if config.precision == "int8":
+            raise ValueError("precision 'int8': torch computes in fp32, bf16 or fp16; name the engine onnx or openvino")
         return Way(engine, config.precision, None, lanes, threads)
-    precision = "fp32" if config.precision == "auto" else config.precision
-    return Way(engine, precision, _name(files, files.graphs[0]), lanes, threads)
+    graph, precision = _graph_in(files, engine, config.precision)
+    return Way(engine, precision, _name(files, graph), lanes, threads)
+
+
+def _graph_in(files: ModelFiles, engine: str, wanted: str) -> tuple[Path, str]:
+    """The graph of a precision, and what its way is called; auto: the first graph there is.
+
+    OpenVINO computes an fp32 graph in bf16 and fp16 too.
+    """
+    if wanted == "auto":
+        return files.graphs[0], GRAPH_NAMES.get(files.graphs[0].name, "fp32")
+    known = {graph: graph_precision(graph) for graph in files.graphs}
+    searched = (wanted, "fp32") if engine == "openvino" and wanted != "int8" else (wanted,)
+    for precision in searched:
+        for graph, own in known.items():
+            if own == precision:
+                return graph, wanted
+    there = ", ".join(f"{_name(files, graph)} ({own})" for graph, own in known.items())
+    raise ValueError(
+        f"precision {wanted!r}: {files.name} has no such graph for the engine {engine}, only {there}; export one "
+        "(`ranker engines MODEL --export` writes fp32 and int8) or name a precision that is there"
+    )
 
 
 def possible_ways(files: ModelFiles, config: ScoringConfig) -> list[Way]:

@@ -138,6 +138,42 @@ def test_what_is_named_is_taken_without_measuring(folder, monkeypatch):
         load_scorer(folder, ScoringConfig(samples="absent.parquet", threads=2))
 
 
+def graph_file(place: Path, precision: str) -> Path:
+    """An ONNX graph that says its precision and has one node."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    row = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "logits")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["logits"])], "one", row[:1], row[1:])
+    model = helper.make_model(graph)
+    helper.set_model_props(model, {"precision": precision})
+    place.parent.mkdir(exist_ok=True)
+    onnx.save(model, place)
+    return place
+
+
+def test_a_precision_that_is_named_is_that_of_the_graph(folder):
+    half = graph_file(folder / "onnx" / "model_fp16.onnx", "fp16")
+    graph_file(folder / "onnx" / "model.onnx", "fp32")
+    graph_file(folder / "onnx" / "model_int8.onnx", "int8")
+    files = find_model(folder)
+
+    def graph(engine: str, precision: str) -> str | None:
+        return fixed_way(files, ScoringConfig(engine=engine, precision=precision)).graph
+
+    assert graph("onnx", "auto") == graph("onnx", "fp32") == "onnx/model.onnx"
+    assert graph("onnx", "fp16") == "onnx/model_fp16.onnx"
+    assert graph("onnx", "int8") == graph("auto", "int8") == "onnx/model_int8.onnx"
+    assert graph("openvino", "bf16") == "onnx/model.onnx"  # its arithmetic, not the file's
+    with pytest.raises(ValueError, match=r"'bf16'.*only onnx/model\.onnx \(fp32\), onnx/model_fp16\.onnx \(fp16\)"):
+        graph("onnx", "bf16")
+    with pytest.raises(ValueError, match="'int8': torch computes in fp32, bf16 or fp16"):
+        graph("torch", "int8")
+    # The file alone is enough: tokenizer and configuration lie above it.
+    alone = find_model(half)
+    assert Path(alone.model) == folder and fixed_way(alone, ScoringConfig()).graph == "onnx/model_fp16.onnx"
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_logits_do_not_depend_on_lanes_or_batch_mates(tiny_reranker, lanes):
     config = ScoringConfig(precision="fp32", lanes=lanes, threads=2, batch_tokens=64)
