@@ -109,6 +109,8 @@ def write_export(model: str, samples_from: Path | None, config: ExportConfig, wo
     for left in work.glob("fp32.onnx*"):
         left.unlink()
     graph.mark(work / "model.onnx", config.precision)
+    # Of an adapter the configuration is the base's, which says what the base is.
+    model_config.architectures = [type(network).__name__]
     _write_companions(tokenizer, model_config, max_length, work)
     report = {"model": model, "precision": config.precision, **chosen.plain(), "tries": [t.plain() for t in tries]}
     write_json(work / "parity.json", report)
@@ -158,8 +160,6 @@ def _write_companions(
     # The folder alone must say where a pair is cut, also to a reader who has only `tokenizers`.
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(work)
-    if not config.architectures:
-        config.architectures = [f"{config.model_type.title()}ForSequenceClassification"]
     config.save_pretrained(work)
     write_text(work / "example.py", resources("ranker.optimization").joinpath("onnx_example.txt").read_text("utf-8"))
 

@@ -56,6 +56,21 @@ def test_the_folder_scores_as_torch_does_for_any_number_and_length_of_pairs(expo
     np.testing.assert_allclose(scorer.score(PAIRS[:1]), torch_scorer.score(PAIRS[:1]), atol=1e-5)
 
 
+def test_the_export_of_an_adapter_opens_again(tiny_backbone, traced, monkeypatch, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=1)
+    options = LoraConfig(r=2, target_modules=["query"], modules_to_save=["classifier"], task_type="SEQ_CLS")
+    get_peft_model(base, options).save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr("ranker.optimization.export.breach", lambda *_: None)  # the traced graph is another model's
+    folder = export(experiment(str(tmp_path / "adapter"), tmp_path, num_samples=2)).folder
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert len(load_scorer(folder).score(PAIRS)) == 3
+
+
 def test_the_folder_says_all_that_a_stranger_needs(exported):
     names = {file.name for file in exported.iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "parity.json", "example.py", "manifest.json"} <= names
