@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ranker.config import ScoringConfig
-from ranker.scoring.choice import Trial, Way, fastest, report
+from ranker.scoring.choice import Trial, Way, fastest, report, why_not
 from ranker.scoring.decisions import alone, decision_key, keep, recall
 from ranker.scoring.lanes import usable_threads
 from ranker.scoring.model_folder import ModelFiles
@@ -76,8 +76,9 @@ def _measured(
     log.info("%s: measuring %d ways to score on %d pairs, once", files.name, len(ways), len(samples.pairs))
     begin = time.monotonic()
     trials = try_ways(
-        ways, lambda way: open_way(files, way, "cpu"), tokenizer, max_length, samples, config.batch_tokens
-    )
+        ways, lambda way: open_way(files, way, "cpu"), tokenizer, max_length, samples, config.batch_tokens,
+        lambda trial: why_not(trial, config) is None,
+    )  # fmt: skip
     chosen = fastest(trials, config).way
     for line in report(trials, chosen, config):
         log.info("  %s", line)

@@ -1,9 +1,15 @@
-"""Measure the ways to run a model on pairs: how fast each is, and how faithful to torch fp32."""
+"""Measure the ways to run a model on pairs: how fast each is, and how faithful to torch fp32.
 
+One way is open at a time, and in the end the two that may be chosen: a large model is never in memory more often.
+"""
+
+import gc
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -14,13 +20,16 @@ from ranker.scoring.samples import Samples
 from ranker.scoring.scorer import Engine, Scorer
 
 log = logging.getLogger(__name__)
-Scores = dict[tuple[str, str, str | None], np.ndarray]
 
 # Seconds that one way may take for its scores, and about a third of what it may take for its speed.
 SECONDS = 6.0
-# Rounds of timing, in which the ways take turns: a machine that is busy for a while slows all of them alike.
+# Rounds of a way's first reading, the quickest of which counts, and of the last ones, in which they take turns: a
+# machine that is busy for a while slows all of them alike.
+FIRST_ROUNDS = 2
 ROUNDS = 3
 ROUND_SECONDS = 1.0
+# Ways that take turns in the end.
+FINALISTS = 2
 # Pairs scored between two looks at the clock, and the fewest of a round.
 STEP = 32
 FEWEST = 8
@@ -33,41 +42,96 @@ def try_ways(
     max_length: int,
     samples: Samples,
     batch_tokens: int,
+    allowed: Callable[[Trial], bool] = lambda trial: True,
 ) -> list[Trial]:
     """A trial for each way, in their order; the first way's scores are what the others are compared with.
 
     A way that cannot be opened or fails is a trial with a ``failure``, unless it is the first. Ways that differ only
-    in lanes share one comparison.
+    in lanes share one comparison. The fastest two that are ``allowed`` are timed again, in turns.
     """
-    scorers: dict[Way, Scorer] = {}
-    failures: dict[Way, str] = {}
+
+    @contextmanager
+    def opened(way: Way) -> Iterator[Scorer]:
+        engine = open_engine(way)
+        try:
+            yield Scorer(engine, tokenizer, max_length, batch_tokens)
+        finally:
+            engine.lanes.close()
+
+    def read(way: Way) -> Trial:  # a function of its own, after which nothing names the engine
+        with opened(way) as scorer:
+            return round_of.first_reading(way, scorer)
+
+    round_of = _Round(samples, several=len({way.kind for way in ways}) > 1)
+    trials: list[Trial] = []
     for number, way in enumerate(ways):
         try:
-            scorers[way] = Scorer(open_engine(way), tokenizer, max_length, batch_tokens)
-            scorers[way].score(samples.pairs[:2])
+            trials.append(read(way))
         except Exception as error:  # an engine's exceptions have no common class
             if number == 0:
                 raise
-            scorers.pop(way, None)
-            failures[way] = f"cannot run: {error}"
-    scores: Scores = {}
-    if len({way.kind for way in scorers}) > 1:
-        exact = _in_time(scorers[ways[0]], samples, SECONDS)
-        samples = samples.first(len(exact))
-        scores[ways[0].kind] = exact
-    for way, scorer in scorers.items():
-        if scores and way.kind not in scores:
-            scores[way.kind] = scorer.score(samples.pairs)
-    speeds = _speeds(scorers, samples)
-    for scorer in scorers.values():
-        scorer.engine.lanes.close()
-    return [Trial(way, speeds.get(way, 0.0), _parity(way, ways[0], scores, samples), failures.get(way)) for way in ways]
+            trials.append(Trial(way, 0.0, None, f"cannot run: {error}"))
+        gc.collect()  # weights of an engine that is gone may hang in a cycle
+    finalists = sorted(filter(allowed, trials), key=lambda trial: -trial.pairs_per_second)[:FINALISTS]
+    with ExitStack() as stack:
+        scorers = {trial.way: stack.enter_context(opened(trial.way)) for trial in finalists}
+        speeds = round_of.in_turns(scorers)
+    return [
+        replace(trial, pairs_per_second=speeds[trial.way], finalist=True) if trial.way in speeds else trial
+        for trial in trials
+    ]
 
 
-def _parity(way: Way, first: Way, scores: Scores, samples: Samples) -> Parity | None:
-    if way.kind == first.kind or way.kind not in scores:
-        return None
-    return compare(f"{way.engine} {way.precision}", scores[first.kind], scores[way.kind], samples.pairs, samples.labels)
+@dataclass
+class _Round:
+    """What is measured on, and what has been found so far.
+
+    Args:
+        samples: cut to what the first way scores in time. several: there is more than one kind to compare.
+        exact: scores of the first way. timed: pairs of a reading.
+    """
+
+    samples: Samples
+    several: bool
+    exact: np.ndarray | None = None
+    timed: Sequence[tuple[str, str]] = ()
+    known: dict[tuple[str, str, str | None], Parity | None] = field(default_factory=dict)
+
+    def first_reading(self, way: Way, scorer: Scorer) -> Trial:
+        scorer.score(self.samples.pairs[:2])
+        if not self.timed:  # the first way: the reference
+            self.known[way.kind] = None
+            if self.several:
+                self.exact = _in_time(scorer, self.samples, SECONDS)
+                self.samples = self.samples.first(len(self.exact))
+            self.timed = self._enough(scorer)
+        if way.kind not in self.known and self.exact is not None:
+            pairs, labels = self.samples
+            name = f"{way.engine} {way.precision}"
+            self.known[way.kind] = compare(name, self.exact, scorer.score(pairs), pairs, labels)
+        seconds = min(self._seconds(scorer) for _ in range(FIRST_ROUNDS))
+        return Trial(way, len(self.timed) / max(seconds, 1e-9), self.known[way.kind])
+
+    def in_turns(self, scorers: dict[Way, Scorer]) -> dict[Way, float]:
+        """Pairs a second of each way, the median of rounds in which they take turns."""
+        for scorer in scorers.values():
+            scorer.score(self.timed[:FEWEST])  # the first batch of an engine is slower
+        seconds: dict[Way, list[float]] = {way: [] for way in scorers}
+        for _ in range(ROUNDS):
+            for way, scorer in scorers.items():
+                seconds[way].append(self._seconds(scorer))
+        return {way: len(self.timed) / max(statistics.median(times), 1e-9) for way, times in seconds.items()}
+
+    def _enough(self, scorer: Scorer) -> Sequence[tuple[str, str]]:
+        begin = time.perf_counter()
+        scorer.score(self.samples.pairs[:FEWEST])
+        rate = min(FEWEST, len(self.samples.pairs)) / (time.perf_counter() - begin)
+        return self.samples.pairs[: max(FEWEST, int(rate * ROUND_SECONDS))]
+
+    def _seconds(self, scorer: Scorer) -> float:
+        begin = time.perf_counter()
+        scorer.score(self.timed)
+        return time.perf_counter() - begin
 
 
 def _in_time(scorer: Scorer, samples: Samples, seconds: float) -> np.ndarray:
@@ -79,19 +143,3 @@ def _in_time(scorer: Scorer, samples: Samples, seconds: float) -> np.ndarray:
         if time.monotonic() > end:
             break
     return np.concatenate(found)
-
-
-def _speeds(scorers: dict[Way, Scorer], samples: Samples) -> dict[Way, float]:
-    """Pairs a second of each way, the median of rounds in which they take turns."""
-    first = next(iter(scorers.values()))
-    begin = time.perf_counter()
-    first.score(samples.pairs[:FEWEST])
-    rate = min(FEWEST, len(samples.pairs)) / (time.perf_counter() - begin)
-    some = samples.pairs[: max(FEWEST, int(rate * ROUND_SECONDS))]
-    seconds: dict[Way, list[float]] = {way: [] for way in scorers}
-    for _ in range(ROUNDS):
-        for way, scorer in scorers.items():
-            begin = time.perf_counter()
-            scorer.score(some)
-            seconds[way].append(time.perf_counter() - begin)
-    return {way: len(some) / max(statistics.median(times), 1e-9) for way, times in seconds.items()}
