@@ -3,6 +3,7 @@
 While the engine computes one task, the next is read and tokenised in another thread.
 """
 
+import copy
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -87,9 +89,13 @@ class ScoreTasks:
         torch.set_num_threads(num_threads)
         self._tasks, self._scores = open_tasks(tasks), scores
         self._scorer = load_scorer(model, scoring)
-        # The first pair tells the tokenizer how to cut; later ones find it so, in any thread.
-        self._scorer.score([("", "")])
         self._scorer.engine = self._engine = TimedEngine(self._scorer.engine)
+        # A tokenizer is told at each call how to cut, so that of two threads one would cut as the other was told.
+        twin = copy.copy(self._scorer)
+        twin.tokenizer = copy.deepcopy(self._scorer.tokenizer)
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        for scorer in (self._scorer, twin):
+            self._free.put(scorer)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -97,10 +103,17 @@ class ScoreTasks:
         started, busy = time.time(), self._engine.seconds
         numbers = batch["task"].to_pylist()
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda number: score_task(self._scorer, self._tasks, number, self._scores), numbers))
+            list(pool.map(self._score, numbers))
         pairs = sum(self._tasks.edges[number + 1] - self._tasks.edges[number] for number in numbers)
         took = [[self._name], [pairs], [self._engine.seconds - busy], [started], [time.time()]]
         return pa.table(took, names=["actor", "pairs", "busy", "started", "ended"])
+
+    def _score(self, number: int) -> None:
+        scorer = self._free.get()
+        try:
+            score_task(scorer, self._tasks, number, self._scores)
+        finally:
+            self._free.put(scorer)
 
     def latencies(self, queries: Sequence[tuple[int, int]], depths: Sequence[int]) -> dict[int, tuple[float, ...]]:
         """Depth -> milliseconds of single queries, given by the first and last row of their pairs."""

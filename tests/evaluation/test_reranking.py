@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ranker.config import ScoringConfig
 from ranker.data.stored import save_collection
+from ranker.evaluation import reranking
 from ranker.evaluation.lists import top_of
 from ranker.evaluation.reranking import TimedEngine, progress_line, sample_of, score_distributed, share_cores
-from ranker.evaluation.tasks import open_tasks, part, write_tasks
+from ranker.evaluation.tasks import open_tasks, part, read_scores, score_task, write_tasks
 from ranker.schemas import CORPUS, QRELS, QUERIES, RUN
 from ranker.scoring.lanes import Lanes
 from ranker.scoring.scorer import load_scorer
@@ -100,6 +103,26 @@ def test_the_distributed_scores_are_those_of_a_single_scorer(
     assert again.scores[:2].tolist() == [99.0, 98.0]
     assert again.scores[2:].tolist() == result.scores[2:].tolist()
     assert "1 tasks to do" in caplog.text and again.latencies == result.latencies
+
+
+def test_two_tasks_at_once_have_a_tokenizer_each(letters, first, tiny_reranker, tmp_path, monkeypatch) -> None:
+    tasks = write_tasks(top_of(first, 2), letters, tmp_path, pairs_per_task=2)
+    threads = torch.get_num_threads()
+    actor = reranking.ScoreTasks(tasks.folder, tmp_path / "scores", tiny_reranker, FP32, threads)
+    (tmp_path / "scores").mkdir()
+    both, used = threading.Barrier(2), []
+
+    def spied(scorer, *task) -> None:
+        used.append(scorer.tokenizer)
+        both.wait(timeout=20)  # neither gives its own back before the other has one
+        score_task(scorer, *task)
+
+    monkeypatch.setattr(reranking, "score_task", spied)
+    actor(pa.table({"task": [0, 1]}))
+    assert len({id(tokenizer) for tokenizer in used}) == 2
+    alone = load_scorer(tiny_reranker, FP32).score(tasks.pairs(0, 4))
+    score_task(load_scorer(tiny_reranker, FP32), tasks, 2, tmp_path / "scores")
+    np.testing.assert_allclose(read_scores(tasks, tmp_path / "scores")[:4], alone, atol=1e-5)
 
 
 def test_an_empty_run_needs_no_actor(letters, tiny_reranker, tmp_path) -> None:
