@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,21 @@ def retrieval_depth(depth: int, measures: Sequence[str]) -> int:
     return max([depth, *(cutoff for cutoff in cutoffs if cutoff is not None)])
 
 
-def labels_of(models: Sequence[str]) -> list[str]:
-    """What each model is called: the main one MAIN, others after their folder, apart where folders are alike."""
-    names = [MAIN]
+def labels_of(models: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """What each model is called: the main one MAIN, others after their folder, apart where folders are alike.
+
+    Args:
+        taken: names of other systems, which no model gets. Before an ``@`` stands a system's name, so none has one.
+    """
+    names, others = [MAIN], {ALONE, *taken}
     for number, model in enumerate(models[1:], 2):
         name = Path(model).name or model
         if name in ("model", "onnx") and Path(model).parent.name:
             name = f"{Path(model).parent.name}-{name}"
-        names.append(f"{name}-{number}" if name in names else name)
+        name = name.replace("@", "-")
+        while name in names or name in others:
+            name = f"{name}-{number}"
+        names.append(name)
     return names
 
 
@@ -143,7 +150,9 @@ def measure(
     level = settings.relevance_level or collection.relevance_level
     with connected(ray):
         stages = {name: give() for name, give in first.items()}
-        runs, rerankers, scored = _reranked(collection, stages[base].run, models, settings, work)
+        labels = labels_of(models, stages)
+        named = dict(zip(labels, models, strict=True))
+        runs, rerankers, scored = _reranked(collection, stages[base].run, named, settings, work)
     runs = {**{name: stage.run for name, stage in stages.items()}, **runs}
     comparison = compare_runs(
         runs,
@@ -152,7 +161,7 @@ def measure(
         relevance_level=level,
         permutations=settings.significance_permutations,
         seed=seed,
-        pairs=pairs_of(list(runs), base, labels_of(models)),
+        pairs=pairs_of(list(runs), base, labels),
         baseline=base,
         correction=settings.correction,
     )
@@ -168,7 +177,7 @@ def pairs_of(names: Sequence[str], base: str, models: Sequence[str]) -> list[Pai
 
 
 def _reranked(
-    collection: Collection, first: pa.Table, models: Sequence[str], settings: EvaluateConfig, work: Path
+    collection: Collection, first: pa.Table, models: Mapping[str, str], settings: EvaluateConfig, work: Path
 ) -> tuple[dict[str, pa.Table], list[Reranker], Scored]:
     depths = depths_of(settings)
     top = top_of(first, max(depths))
@@ -180,7 +189,7 @@ def _reranked(
     runs: dict[str, pa.Table] = {}
     rerankers: list[Reranker] = []
     found: list[Scored] = []
-    for number, (label, model) in enumerate(zip(labels_of(models), models, strict=True)):
+    for number, (label, model) in enumerate(models.items()):
         scored = score_distributed(
             model,
             tasks,

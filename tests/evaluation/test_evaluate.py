@@ -190,6 +190,9 @@ def test_a_suite_and_a_first_stage_that_cannot_be_are_refused(plain, tmp_path) -
 
 def test_models_are_called_after_their_folders() -> None:
     assert labels_of(["a/model", "b/model", "hub/name", "c/name"]) == ["reranked", "b-model", "name", "name-4"]
+    # A folder that is called like a first stage, the main system or one of its forms replaces none of them.
+    models = ["a/model", "x/bm25", "x/cross-encoder", "x/reranked", "x/top@50"]
+    assert labels_of(models, ["bm25"]) == ["reranked", "bm25-2", "cross-encoder-3", "reranked-4", "top-50"]
     assert pairs_of(["bm25", "x", "reranked"], "bm25", ["reranked", "x"]) == [
         ("bm25", "reranked"), ("x", "reranked"), ("bm25", "x"),
     ]  # fmt: skip
