@@ -34,7 +34,8 @@ class RankerEvaluator:
     Args:
         model_path: model folder, hub id, or exported ONNX folder.
         scoring: precision, length, engine and interpolation of the scorer.
-        device: as torch names it. None: the first GPU, else the CPU.
+        device: as torch names it. None: the first GPU, else the CPU. Where Ray is connected it scores on the node of
+            this process, and of several GPUs Ray chooses.
         retriever_model: bi-encoder for ``candidates="retriever"``.
         rerank_missed_positives: also rerank the relevant documents that the candidates lack, as sentence-transformers
             does by default; figures rise above what a user gets.
@@ -146,17 +147,33 @@ class RankerEvaluator:
         return "bm25", bm25_run(collection.corpus, collection.queries, depth)
 
     def _rerank(self, first: pa.Table, collection: Collection, depth: int) -> pa.Table:
-        """In this process, or on the Ray cluster that is already connected; texts lie on the disk meanwhile."""
+        """In this process, or by actors on this node where Ray is connected; texts lie on its disk meanwhile."""
         top = top_of(first, depth)
         if self.rerank_missed_positives:
             top = with_missed(top, collection.relevant(), collection)
         with tempfile.TemporaryDirectory(prefix="ranker-evaluate-") as folder:
             tasks = write_tasks(top, collection, Path(folder))
-            if ray.is_initialized():
-                scores = score_distributed(self.model, tasks, Path(folder) / "scores", scoring=self.scoring).scores
-            else:
-                scores = self._score(tasks)
+            scores = self._on_cluster(tasks, Path(folder) / "scores") if ray.is_initialized() else self._score(tasks)
         return interpolate(reordered(top, scores), top, self.scoring.interpolation)
+
+    def _on_cluster(self, tasks: Tasks, folder: Path) -> NDArray[np.float64]:
+        # The texts lie on this machine's own disk, which no other node sees.
+        node = ray.get_runtime_context().get_node_id()
+        gpus = sum(each["Resources"].get("GPU", 0.0) for each in ray.nodes() if each["NodeID"] == node)
+        wanted = (self.device or "cuda").startswith("cuda")
+        if self.device and wanted and gpus < 1:
+            raise ValueError(f"device {self.device!r}: Ray has no GPU on this node; use 'cpu', or ray.init(num_gpus=1)")
+        on_gpu = wanted and gpus >= 1
+        return score_distributed(
+            self.model,
+            tasks,
+            folder,
+            scoring=self.scoring,
+            device="cuda" if on_gpu else self.device,  # Ray shows an actor its own GPU alone
+            num_workers=1 if on_gpu else 2,
+            gpus_per_worker=float(on_gpu),
+            node=node,
+        ).scores
 
     def _score(self, tasks: Tasks) -> NDArray[np.float64]:
         if self._scorer is None:

@@ -81,14 +81,22 @@ class TimedEngine:
 class ScoreTasks:
     """A Ray Data actor: numbers of tasks in, their scores in ``scores``, what it took out."""
 
-    def __init__(self, tasks: Path, scores: Path, model: str, scoring: ScoringConfig, num_threads: int) -> None:
+    def __init__(
+        self,
+        tasks: Path,
+        scores: Path,
+        model: str,
+        scoring: ScoringConfig,
+        num_threads: int,
+        device: str | None = None,
+    ) -> None:
         import torch
 
         from ranker.scoring.scorer import load_scorer
 
         torch.set_num_threads(num_threads)
         self._tasks, self._scores = open_tasks(tasks), scores
-        self._scorer = load_scorer(model, scoring)
+        self._scorer = load_scorer(model, scoring, device)
         self._scorer.engine = self._engine = TimedEngine(self._scorer.engine)
         # A tokenizer is told at each call how to cut, so that of two threads one would cut as the other was told.
         twin = copy.copy(self._scorer)
@@ -143,11 +151,14 @@ def score_distributed(
     gpus_per_worker: float = 0.0,
     depths: Sequence[int] = (),
     latency_queries: int = 0,
+    device: str | None = None,
+    node: str | None = None,
 ) -> Scored:
     """Scores of every pair by ``model`` on the connected Ray cluster; what lies in ``folder`` is not scored again.
 
     Args:
-        tasks: on a disk that every node sees, as ``folder``.
+        tasks: on a disk that every node sees, as ``folder``; or that ``node``, an id of Ray's, sees, where all is done.
+        device: as torch names it, in the actors. None: the first GPU of theirs, else the CPU.
         depths, latency_queries: so many single queries are timed at each of these depths.
 
     Raises:
@@ -159,17 +170,16 @@ def score_distributed(
     if not tasks.num_pairs:
         return Scored(np.zeros(0), 0.0, 0, 0.0, {})
     missing = missing_tasks(tasks, folder)
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    workers, cores = share_cores(num_workers, nodes)
+    alive = [each for each in ray.nodes() if each["Alive"] and node in (None, each["NodeID"])]
+    workers, cores = share_cores(num_workers, [each["Resources"].get("CPU", 0.0) for each in alive])
     workers = max(1, min(workers, len(missing)))
-    arguments = (tasks.folder, folder, model, scoring, cores)
+    arguments = (tasks.folder, folder, model, scoring, cores, device)
+    options: dict[str, Any] = {"num_cpus": cores, "num_gpus": gpus_per_worker, **_placed(node)}
     if missing:
         log.info("reranking with %d actors of %d cores; %d tasks to do", workers, cores, len(missing))
-        _run(arguments, missing, tasks, workers, cores, gpus_per_worker)
+        _run(arguments, missing, tasks, workers, options)
     if depths and latency_queries and not (folder / LATENCIES).is_file():
-        remote: Any = ray.remote(num_cpus=cores, num_gpus=gpus_per_worker, max_restarts=2, max_task_retries=2)(
-            ScoreTasks
-        )
+        remote: Any = ray.remote(max_restarts=2, max_task_retries=2, **options)(ScoreTasks)
         actor = remote.remote(*arguments)
         try:
             asked = sample_of(query_rows(tasks), latency_queries)
@@ -179,8 +189,16 @@ def score_distributed(
     return _gathered(tasks, folder)
 
 
+def _placed(node: str | None) -> dict[str, Any]:
+    if node is None:
+        return {}
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+
 def _run(
-    arguments: tuple[Any, ...], missing: Sequence[int], tasks: Tasks, workers: int, cores: int, gpus: float
+    arguments: tuple[Any, ...], missing: Sequence[int], tasks: Tasks, workers: int, options: dict[str, Any]
 ) -> None:
     import ray.data
 
@@ -196,8 +214,7 @@ def _run(
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=cores,
-        num_gpus=gpus or None,
+        **{**options, "num_gpus": options["num_gpus"] or None},
     )
     folder: Path = arguments[1]
     total = sum(tasks.edges[number + 1] - tasks.edges[number] for number in missing)

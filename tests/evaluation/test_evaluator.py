@@ -1,5 +1,7 @@
 import logging
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from sentence_transformers import CrossEncoder
@@ -7,6 +9,7 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderReranking
 
 from ranker.config import ScoringConfig
 from ranker.evaluation import RankerEvaluator
+from ranker.evaluation import evaluator as home
 from ranker.pretrained import ModelNotFoundError
 from ranker.schemas import Collection
 
@@ -112,3 +115,24 @@ def test_candidates_that_the_corpus_lacks_are_left_out_and_counted(evaluator, le
     assert "3 of 8 candidates name documents that are not in the corpus (2 of them, such as 'gone')" in caplog.text
     # They take no rank: a is second, b and c are first.
     assert comparison.means()["candidates"]["mrr@10"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+
+
+def test_on_a_cluster_it_scores_on_its_own_node_and_device(tiny_reranker, letters, first, monkeypatch) -> None:
+    asked: list[dict] = []
+
+    def scored(model, tasks, folder, **options):
+        asked.append(options)
+        return SimpleNamespace(scores=np.zeros(tasks.num_pairs))
+
+    nodes = [{"NodeID": "here", "Resources": {"CPU": 2.0, "GPU": 1.0}}, {"NodeID": "there", "Resources": {"GPU": 8.0}}]
+    monkeypatch.setattr(home.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(home.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(home.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    monkeypatch.setattr(home, "score_distributed", scored)
+    for device in ("cpu", "cuda:1", None):
+        RankerEvaluator(tiny_reranker, scoring=FP32, device=device).evaluate(with_run(letters, first), ["map"])
+    assert {each["node"] for each in asked} == {"here"}  # whose disk holds the texts
+    assert [(each["device"], each["gpus_per_worker"]) for each in asked] == [("cpu", 0.0), ("cuda", 1.0), ("cuda", 1.0)]
+    nodes[0]["Resources"].pop("GPU")
+    with pytest.raises(ValueError, match="device 'cuda': Ray has no GPU on this node; use 'cpu'"):
+        RankerEvaluator(tiny_reranker, scoring=FP32, device="cuda").evaluate(with_run(letters, first), ["map"])

@@ -86,7 +86,8 @@ def test_the_distributed_scores_are_those_of_a_single_scorer(
 ) -> None:
     caplog.set_level(logging.INFO)
     tasks = write_tasks(top_of(first, 2), letters, tmp_path / "tasks", pairs_per_task=2)
-    how = {"scoring": FP32, "num_workers": 2, "depths": [2, 1], "latency_queries": 2}
+    node = ray_cluster.get_runtime_context().get_node_id()
+    how = {"scoring": FP32, "num_workers": 2, "depths": [2, 1], "latency_queries": 2, "node": node}
     folder = tmp_path / "scores"
     result = score_distributed(tiny_reranker, tasks, folder, **how)
     alone = load_scorer(tiny_reranker, FP32).score(tasks.pairs(0, 6))
@@ -103,6 +104,8 @@ def test_the_distributed_scores_are_those_of_a_single_scorer(
     assert again.scores[:2].tolist() == [99.0, 98.0]
     assert again.scores[2:].tolist() == result.scores[2:].tolist()
     assert "1 tasks to do" in caplog.text and again.latencies == result.latencies
+    with pytest.raises(ValueError, match="no node of the cluster has a whole core"):  # and no other is taken
+        score_distributed(tiny_reranker, tasks, tmp_path / "elsewhere", **{**how, "node": "0" * 56})
 
 
 def test_two_tasks_at_once_have_a_tokenizer_each(letters, first, tiny_reranker, tmp_path, monkeypatch) -> None:
