@@ -13,6 +13,7 @@ from ranker.config import EvaluateConfig, Experiment
 from ranker.data.catalog import open_collection
 from ranker.data.formats import write_trec_qrels, write_trec_run
 from ranker.data.identity import source_fingerprint
+from ranker.evaluation.again import MADE, file_name, standing
 from ranker.evaluation.candidates import known_rows, own_candidates, sample_queries
 from ranker.evaluation.comparison import Comparison
 from ranker.evaluation.report import Report, write_report
@@ -27,8 +28,6 @@ from ranker.schemas import Collection
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
-# First stages that are no run file.
-MADE = ("retriever", "bm25", "candidates")
 
 
 def evaluate(config: Experiment) -> Done:
@@ -189,11 +188,6 @@ def _write_runs(work: Path, measured: Measured) -> None:
     write_trec_qrels(measured.collection.qrels, work / "qrels.trec")
 
 
-def file_name(system: str) -> str:
-    """``name@50`` as it stands in file names and run tags."""
-    return "".join(letter if letter.isalnum() or letter in "@._-" else "_" for letter in system)
-
-
 def _headline(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """The first measure's tests: what a summary quotes."""
     measure = comparison.measures[0]
@@ -224,5 +218,5 @@ def _write_results(config: Experiment, models: list[str], source: str, work: Pat
     speed = measured.speed()
     write_json(work / "metrics.json", {**facts, **comparison.as_dict(), "speed": speed})
     write_parquet(comparison.per_query(), work / "per_query.parquet")
-    write_text(work / "experiment.yaml", config.to_yaml())
+    write_text(work / "experiment.yaml", standing(config, models).to_yaml())
     write_report(work, Report(dict(facts), comparison, measured.runs, collection.qrels, collection, speed))

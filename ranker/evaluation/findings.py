@@ -1,11 +1,13 @@
 """What a report says, in words and numbers: shared by its HTML and Markdown forms."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from ranker.evaluation.again import file_name
 from ranker.evaluation.comparison import Comparison
 from ranker.evaluation.pictures import Draw
 from ranker.evaluation.plots import change_picture, depth_picture, latency_picture
@@ -204,12 +206,14 @@ def reproduce(report: Report) -> str:
         return "\n".join(report.steps)
     level = report.facts.get("relevance_level", 1)
     official = " ".join(f"'{parse(measure, level)}'" for measure in report.comparison.measures)
+    system, baseline = (
+        shlex.quote(f"runs/{file_name(name)}.trec") for name in (report.comparison.system, report.comparison.baseline)
+    )
     rel = f" --relevance-level {level}" if level != 1 else ""
     return (
         f"# in this folder: the same figures from the run file alone\n"
-        f"ir_measures qrels.trec runs/{report.comparison.system}.trec {official}\n"
-        f"ranker compare runs/{report.comparison.baseline}.trec runs/{report.comparison.system}.trec "
-        f"--qrels qrels.trec{rel}\n"
+        f"ir_measures qrels.trec {system} {official}\n"
+        f"ranker compare {baseline} {system} --qrels qrels.trec{rel}\n"
         f"# again, from the stages before it\n"
         f"ranker evaluate experiment.yaml"
     )

@@ -84,7 +84,7 @@ def member_of(config: Experiment, name: str, source: str) -> Experiment:
         "name": f"{config.name}: {name}",
         "output_dir": str(Path(config.output_dir) / STAGES / name),
         "data.source": source, "data.options": {}, "data.output_dir": None, "index.output_dir": None,
-        "data.test_split": config.evaluate.suite_split,
+        "data.test_split": config.evaluate.suite_split, "evaluate.suite": None, "evaluate.output_dir": None,
     })  # fmt: skip
 
 

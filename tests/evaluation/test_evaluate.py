@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Success, nDCG
 
-from ranker.config import ConfigError, Experiment
+from ranker.cli.stages import run
+from ranker.config import ConfigError, Experiment, load_experiment
 from ranker.data.catalog import prepare
 from ranker.evaluation import evaluate as door
 from ranker.evaluation import systems
@@ -136,14 +137,15 @@ def test_several_models_and_depths_in_one_call(plain, score_here, tiny_reranker,
     assert "scoring" not in {path.name for path in done.folder.iterdir()}
 
 
-def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pets, tmp_path) -> None:
+def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pets, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # paths of the experiment are those of the folder that it was started in
     for name in ("cats", "dogs"):
         shutil.copytree(pets, tmp_path / "suite" / name)
     judged = tmp_path / "suite" / "dogs" / "qrels" / "test.tsv"
     judged.write_text("\n".join(judged.read_text().splitlines()[:2]) + "\n")  # one query less
     config = plain.with_overrides({
-        "evaluate.suite": str(tmp_path / "suite"), "evaluate.first_stage": "bm25",
-        "evaluate.output_dir": str(tmp_path / "evaluation"),
+        "evaluate.suite": "suite", "evaluate.first_stage": "bm25",
+        "output_dir": "run", "evaluate.output_dir": str(tmp_path / "evaluation"),
     })  # fmt: skip
     done = evaluate(config)
     metrics = json.loads((done.folder / "metrics.json").read_text())
@@ -153,6 +155,11 @@ def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pe
     assert {"report.html", "report.md", "cats", "dogs"} <= {path.name for path in done.folder.iterdir()}
     assert (done.folder / "dogs" / "runs" / "reranked.trec").is_file()
     assert 'href="cats/report.html"' in (done.folder / "report.html").read_text()
+    # One of them is run again by itself, from the folder that it lies in, and into another.
+    monkeypatch.chdir(done.folder / "dogs")
+    again = load_experiment("experiment.yaml")
+    assert again.folder("evaluate") == tmp_path / "run" / "suite" / "dogs" / "evaluation"
+    assert run("evaluate", again).outcome["means"] == metrics["by_collection"]["dogs"]
 
 
 def test_a_suite_whose_first_stage_is_the_retriever_has_an_index_of_each_collection(

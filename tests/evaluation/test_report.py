@@ -94,6 +94,12 @@ def test_markdown_has_the_table_the_plot_and_the_commands(report, tmp_path) -> N
     )
 
 
+def test_the_commands_name_the_files_as_they_are_called(letters, first, after) -> None:
+    runs = {"my run (old)": first, "it's": after}
+    report = Report(FACTS, compare_runs(runs, letters.qrels, ["map"]), runs, letters.qrels, letters, SPEED, {})
+    assert "ranker compare runs/my_run__old_.trec runs/it_s.trec --qrels qrels.trec" in reproduce(report)
+
+
 def test_excerpts_end_at_a_word() -> None:
     assert excerpt("a\n b") == "a b"
     assert excerpt("word " * 100).endswith("word …") and len(excerpt("word " * 100)) <= 242
