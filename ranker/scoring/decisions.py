@@ -13,31 +13,57 @@ from filelock import FileLock
 
 from ranker.config import ScoringConfig
 from ranker.machine import processor
-from ranker.manifest import fingerprint, fingerprint_files, installed_packages, write_json
+from ranker.manifest import StageError, fingerprint, installed_packages, read_manifest, write_json
 from ranker.scoring.model_folder import ModelFiles
 
 log = logging.getLogger(__name__)
 
 # Hidden, so that no fingerprint of the folder changes.
 FILE = ".scoring.json"
+# What is measured depends on these; not on passages, a cascade or a mix of scores, which every way shares.
+SETTINGS = ("batch_tokens", "lanes", "min_rank_correlation", "max_ndcg_loss")
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "ranker")
 
 
 def decision_key(files: ModelFiles, max_length: int, threads: int, config: ScoringConfig) -> str:
-    """Names everything that the decision depends on: machine, model, versions and settings."""
-    folder = Path(files.model)
-    parts = [folder, *(graph for graph in files.graphs if not graph.is_relative_to(folder))]
+    """Names everything that the decision depends on: machine, model, versions and settings.
+
+    No weight is read for it: a finished stage has its key, and other files their names, sizes and times.
+    """
     return fingerprint(
         {
             "processor": processor(),
             "threads": threads,
-            "model": [fingerprint_files(part) if part.exists() else str(part) for part in parts],
+            "model": _model_key(files),
             "packages": installed_packages(PACKAGES),
-            "settings": config.identity(),
+            "settings": {name: getattr(config, name) for name in SETTINGS},
             "max_length": max_length,
-            "lanes": config.lanes,
         }
     )
+
+
+def _model_key(files: ModelFiles) -> list[Any]:
+    folder = Path(files.model)
+    if not folder.is_dir():
+        return [files.model]
+    parts = {graph for graph in files.graphs if graph.is_file()}
+    key = _stage_key(folder)
+    if key is None:
+        parts |= {file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")}
+    found = [(part, part.stat()) for part in sorted(parts)]
+    # Whole seconds, since an archive keeps no more: a copy is the same model.
+    return [key, *((str(_within(folder, part)), stat.st_size, int(stat.st_mtime)) for part, stat in found)]
+
+
+def _stage_key(folder: Path) -> str | None:
+    try:
+        return read_manifest(folder).key
+    except StageError:  # no stage of ours, or not whole
+        return None
+
+
+def _within(folder: Path, part: Path) -> Path:
+    return part.relative_to(folder) if part.is_relative_to(folder) else part
 
 
 def recall(files: ModelFiles, key: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ranker.config import ScoringConfig
+from ranker.manifest import run_stage
 from ranker.scoring import decisions, load_scorer, settle
 from ranker.scoring.choice import Trial, Way, fastest, report, why_not
 from ranker.scoring.model_folder import find_model
@@ -96,8 +98,32 @@ def test_the_choice_is_measured_logged_kept_and_then_instant(folder, caplog, mon
     files = find_model(folder)
     key = decisions.decision_key(files, 64, 2, CONFIG)
     assert decisions.decision_key(files, 64, 2, ScoringConfig(min_rank_correlation=0.9)) != key
+    shared = ScoringConfig(interpolation=0.5, cascade_tokens=16, max_passages=4, cache_pairs=9)
+    assert decisions.decision_key(files, 64, 2, shared) == key  # every way does the same with these
     (folder / "onnx" / "model_int8.onnx").write_bytes(b"another")
     assert decisions.decision_key(files, 64, 2, CONFIG) != key
+
+
+def test_the_key_of_a_decision_reads_no_weights(folder, tmp_path, monkeypatch):
+    def read(*_):
+        raise AssertionError("a file was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", read)
+        key = decisions.decision_key(find_model(folder), 64, 2, CONFIG)
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        assert decisions.decision_key(find_model(copy), 64, 2, CONFIG) == key
+        os.utime(copy / "model.safetensors", (1, 1))
+        assert decisions.decision_key(find_model(copy), 64, 2, CONFIG) != key
+    # A finished stage is what its key says, whenever its files were copied; what was added to it counts besides.
+    made = run_stage(
+        "train", tmp_path / "made", {}, {}, lambda work: shutil.copytree(folder, work, dirs_exist_ok=True) and {}
+    )
+    key = decisions.decision_key(find_model(made.folder), 64, 2, CONFIG)
+    os.utime(made.folder / "model.safetensors", (1, 1))
+    assert decisions.decision_key(find_model(made.folder), 64, 2, CONFIG) == key
+    os.utime(made.folder / "onnx" / "model_int8.onnx", (1, 1))
+    assert decisions.decision_key(find_model(made.folder), 64, 2, CONFIG) != key
 
 
 def test_a_folder_that_cannot_be_written_and_a_broken_note_are_no_obstacle(folder, monkeypatch):
