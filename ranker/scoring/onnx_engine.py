@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: an exported graph on the CPU (or a GPU build of the runtime)."""
+"""The ONNX Runtime engine: an exported graph on the CPU."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ class OnnxEngine:
 
     def __init__(self, graph: Path, threads: int | None = None, lanes: int = 1) -> None:
         self.lanes = Lanes(lanes, threads or usable_threads(), torch_threads=False)
-        self.session = open_session(graph, self.lanes.threads)
+        # A run computes in the thread that asks for it and in the session's pool, which the lanes share: so many that
+        # each lane has its threads, without a copy of the weights for each.
+        self.session = open_session(graph, (self.lanes.threads - 1) * lanes + 1)
         shape = self.session.get_outputs()[0].shape
         if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != 1):
             raise NotARerankerError(f"{graph}: its first output is {shape}; a reranker's is (rows, 1)")

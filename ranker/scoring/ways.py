@@ -81,11 +81,19 @@ def possible_ways(files: ModelFiles, config: ScoringConfig) -> list[Way]:
 
 
 def open_way(files: ModelFiles, way: Way, device: str | None) -> Engine:
-    """The engine of a way."""
+    """The engine of a way.
+
+    Raises:
+        ValueError: a device that the engine cannot use, or a graph that is not there any more.
+    """
     if way.engine == "torch":
         from ranker.scoring.torch_engine import load_torch_engine
 
         return load_torch_engine(files, way.precision, device, way.threads, way.lanes)  # type: ignore[arg-type]
+    if device is not None and not device.startswith("cpu"):
+        raise ValueError(
+            f"device {device!r}: the engine {way.engine} computes on the CPU; name the engine torch, or device 'cpu'"
+        )
     graph = graph_of(files, way)
     if way.engine == "onnx":
         from ranker.scoring.onnx_engine import OnnxEngine

@@ -14,6 +14,7 @@ from ranker.manifest import run_stage
 from ranker.scoring import decisions, load_scorer, settle
 from ranker.scoring.choice import Trial, Way, fastest, report, why_not
 from ranker.scoring.model_folder import find_model
+from ranker.scoring.onnx_engine import OnnxEngine
 from ranker.scoring.parity import Parity, compare, ndcg_loss
 from ranker.scoring.ways import fixed_way, possible_ways
 
@@ -198,6 +199,21 @@ def test_a_precision_that_is_named_is_that_of_the_graph(folder):
     # The file alone is enough: tokenizer and configuration lie above it.
     alone = find_model(half)
     assert Path(alone.model) == folder and fixed_way(alone, ScoringConfig()).graph == "onnx/model_fp16.onnx"
+
+
+@pytest.mark.parametrize(("lanes", "threads", "pool"), [(1, 4, 4), (2, 4, 3), (2, 8, 7), (4, 8, 5), (4, 4, 1)])
+def test_every_lane_of_a_graph_has_its_threads(lanes, threads, pool, tmp_path):
+    # A run of a session of n threads computes in n - 1 of its own and in the one that asks.
+    engine = OnnxEngine(graph_file(tmp_path / "one" / "model.onnx", "fp32"), threads, lanes)
+    assert engine.session.get_session_options().intra_op_num_threads == pool
+    assert pool - 1 + lanes == threads == engine.lanes.threads * lanes
+
+
+def test_a_device_that_an_engine_cannot_use_is_refused(folder):
+    graph_file(folder / "onnx" / "model.onnx", "fp32")
+    for engine in ("onnx", "openvino"):
+        with pytest.raises(ValueError, match=f"device 'cuda': the engine {engine} computes on the CPU; name"):
+            load_scorer(folder, ScoringConfig(engine=engine), "cuda")
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
