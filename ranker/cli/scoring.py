@@ -17,6 +17,8 @@ Model = Annotated[str, typer.Argument(help="Model folder, exported folder or hub
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of `scoring`: precision=fp32")
 ]
+# What of `scoring` means something to a bi-encoder.
+ENCODER_FIELDS = ("samples", "num_samples", "max_length")
 # Lists that are scored together: enough to fill batches, little enough to see results early.
 LISTS = 64
 
@@ -47,7 +49,10 @@ def score(
 
 def engines(
     model: Model,
-    samples: Annotated[Path | None, typer.Option(help="Your own pairs: groups.parquet, as `mine` writes it.")] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Your own pairs: groups.parquet, as `mine` writes it; of a bi-encoder, its texts."),
+    ] = None,
     export: Annotated[
         bool, typer.Option("--export", help="Write ONNX graphs in fp32 and int8 into the model's folder first.")
     ] = False,
@@ -59,7 +64,7 @@ def engines(
     """
     with show_progress(), explain():
         if is_encoder(model):
-            sys.stdout.write(json.dumps(encoder_engines(model, export), indent=2) + "\n")
+            sys.stdout.write(json.dumps(encoder_engines(model, export, samples, settings), indent=2) + "\n")
             return
         from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
         from ranker.scoring.pairs import longest_pair
@@ -86,13 +91,29 @@ def is_encoder(model: str) -> bool:
     return (Path(resolve(model)) / "modules.json").is_file()
 
 
-def encoder_engines(model: str, export: bool) -> dict[str, Any]:
-    """What was measured of a bi-encoder."""
-    from ranker.optimization.encoder_export import export_encoder, settle_encoder
+def encoder_engines(
+    model: str, export: bool, samples: Path | None = None, settings: list[str] | None = None
+) -> dict[str, Any]:
+    """What was measured of a bi-encoder, on the texts of ``samples`` where they are given.
 
+    Raises:
+        ConfigError: for a field of `scoring` that means nothing to a bi-encoder.
+        FileNotFoundError: where the samples are not there.
+    """
+    from ranker.optimization.encoder_export import export_encoder, settle_encoder
+    from ranker.scoring.samples import texts_of
+
+    config = scoring_config([*(settings or ()), *([f"samples={samples}"] if samples else [])])
+    if others := sorted(config.model_fields_set - set(ENCODER_FIELDS)):
+        known = ", ".join(ENCODER_FIELDS)
+        raise ConfigError(f"--set {', '.join(others)}: of a bi-encoder every way is measured; {known} can be set")
+    file = None if config.samples is None else Path(config.samples).expanduser()
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; name a groups.parquet, as `mine` writes it")
     folder = resolve(model)
     written = {"export": export_encoder(folder)} if export else {}
-    return {**written, **settle_encoder(folder)}
+    texts = texts_of(file, config.num_samples) if file else ()
+    return {**written, **settle_encoder(folder, texts, config.max_length), "samples": str(file or "built-in")}
 
 
 def scoring_config(assignments: list[str] | None) -> ScoringConfig:

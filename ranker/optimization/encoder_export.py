@@ -44,20 +44,33 @@ def export_encoder(folder: str | Path) -> dict[str, str]:
 def settle_encoder(folder: str | Path, texts: Sequence[str] = (), max_length: int | None = None) -> dict[str, Any]:
     """Measure the ways to encode with this model on this machine and keep the fastest whose vectors are faithful.
 
+    A way that cannot run, such as a broken graph, is among ``failures`` with the reason, unless it is torch fp32.
+
     Args:
         texts: the user's own; without any, the built-in ones. A way whose smallest cosine with torch fp32 is below
             MIN_COSINE is never chosen.
+        max_length: longest text in tokens. None: what the model says.
     """
     ways = [("torch", "fp32"), *([("torch", "bf16")] if cpu_has_bf16() else [])]
     ways += [("onnx", precision) for precision, name in GRAPHS.items() if (Path(folder) / name).is_file()]
+    chosen = list(texts) or list(dict.fromkeys(text for pair in builtin_pairs() for text in pair))
     encoders: dict[tuple[str, str], Callable[..., Any]] = {}
+    failures: list[dict[str, str]] = []
     for engine, precision in ways:
         make: Any = partial(Encoder, str(folder), max_length, device="cpu")
-        encoders[engine, precision] = make(precision=precision, engine=engine).encode_documents
-    chosen = list(texts) or list(dict.fromkeys(text for pair in builtin_pairs() for text in pair))
-    log.info("%s: measuring %d ways to encode %d texts; a cosine below %s is not allowed", folder, len(ways),
+        try:
+            encode = make(precision=precision, engine=engine).encode_documents
+            encode(chosen[:2])
+        except Exception as error:  # an engine's exceptions have no common class
+            if not encoders:
+                raise
+            log.warning("  %s %s: cannot run: %s", engine, precision, error)
+            failures.append({"engine": engine, "precision": precision, "failure": f"cannot run: {error}"})
+            continue
+        encoders[engine, precision] = encode
+    log.info("%s: measuring %d ways to encode %d texts; a cosine below %s is not allowed", folder, len(encoders),
              len(chosen), MIN_COSINE)  # fmt: skip
-    return decide(Path(folder), chosen, encoders)
+    return {**decide(Path(folder), chosen, encoders), "failures": failures}
 
 
 def _example(encoder: Encoder) -> Batch:

@@ -78,6 +78,12 @@ def sample_pairs(file: Path | None, num_samples: int, skip: int = 0) -> Samples:
     return Samples([(query, text) for query, text, _ in turns], np.array([label for _, _, label in turns], dtype=float))
 
 
+def texts_of(file: Path, num_texts: int) -> list[str]:
+    """The different texts of the pairs of a GROUPS file, documents before queries, ``num_texts`` at most."""
+    pairs = sample_pairs(file, num_texts).pairs
+    return list(dict.fromkeys([*(text for _, text in pairs), *(query for query, _ in pairs)]))[:num_texts]
+
+
 def builtin_pairs() -> list[Pair]:
     """Sixty-four pairs of general knowledge, eight of them right."""
     return [(question, text) for question in QUESTIONS for text in TEXTS]

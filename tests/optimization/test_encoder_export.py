@@ -6,11 +6,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ranker.cli.scoring import encoder_engines
+from ranker.config import ConfigError
 from ranker.optimization.encoder_export import export_encoder, settle_encoder
 from ranker.retrieval import engines
 from ranker.retrieval.encoder import Encoder
+from ranker.schemas import GROUPS
 
 TEXTS = ["a cat sleeps", "", "dogs bark at night " * 30, "a parrot of 12 kg"]
 
@@ -41,6 +46,30 @@ def test_auto_follows_what_was_measured(folder, caplog, monkeypatch):
     assert (encoder.engine, encoder.precision) == (decision["chosen"]["engine"], decision["chosen"]["precision"])
     monkeypatch.setattr(engines, "processor", lambda: "another machine")
     assert Encoder(str(folder), device="cpu").engine == "torch"
+
+
+def test_a_graph_that_cannot_run_is_a_failure_and_the_others_are_measured(tiny_retriever, tmp_path):
+    place = Path(shutil.copytree(tiny_retriever, tmp_path / "model"))
+    (place / "onnx").mkdir()
+    (place / "onnx" / "model_int8.onnx").write_text("no graph")
+    decision = settle_encoder(place, TEXTS)
+    assert decision["chosen"]["engine"] == "torch"
+    [failure] = decision["failures"]
+    assert failure["precision"] == "int8" and "cannot run: " in failure["failure"]
+
+
+def test_the_command_measures_an_encoder_on_the_user_s_own_texts(tiny_retriever, tmp_path):
+    place = Path(shutil.copytree(tiny_retriever, tmp_path / "model"))
+    row = {"query_id": "q", "query": "a cat", "doc_ids": ["a", "b"], "documents": ["one", "two"], "labels": [1.0, 0.0],
+           "scores": [0.5, 0.25]}  # fmt: skip
+    table = pa.table({name: [row[name]] for name in GROUPS.names}, schema=GROUPS)
+    pq.write_table(table, tmp_path / "groups.parquet")
+    found = encoder_engines(str(place), False, tmp_path / "groups.parquet", ["max_length=16"])
+    assert found["texts"] == 3 and found["samples"].endswith("groups.parquet")
+    with pytest.raises(ConfigError, match="--set precision: of a bi-encoder every way is measured; samples, num_sam"):
+        encoder_engines(str(place), False, None, ["precision=bf16"])
+    with pytest.raises(FileNotFoundError, match=r"absent\.parquet: no such file"):
+        encoder_engines(str(place), False, tmp_path / "absent.parquet")
 
 
 def test_unfaithful_vectors_are_never_chosen(tmp_path):
