@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,6 +102,8 @@ def compare(
 
             write_comparison(report, compared, plain, source=texts, runs=[str(run) for run in runs], qrels=str(qrels))
         _print_table(compared.comparison, console)
+        for line in tie_lines(plain.get("tie_range", {})):
+            console.print(line, markup=False, highlight=False)
         _write(plain)
 
 
@@ -126,6 +128,15 @@ def _print_table(comparison: "Comparison", console: Console) -> None:
     measure = comparison.measures[0]
     for (before, after), tests in comparison.pairs.items():
         console.print(sentence(before, after, measure, vars(tests[measure])), markup=False, highlight=False)
+
+
+def tie_lines(moved: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """One line a run whose equal scores could change a mean."""
+    return [
+        f"{run}: with its equal scores in another order, "
+        + ", ".join(f"{measure} from {low:.4f} to {high:.4f}" for measure, (low, high) in ranges.items())
+        for run, ranges in moved.items()
+    ]
 
 
 def sentence(before: str, after: str, measure: str, test: Mapping[str, Any]) -> str:

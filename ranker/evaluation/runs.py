@@ -19,7 +19,7 @@ from ranker.data.pieces import LinePiece, Row
 from ranker.evaluation.changes import changes_as_dict, most_changed
 from ranker.evaluation.comparison import Comparison, Pairs, compare_runs
 from ranker.evaluation.significance import Correction
-from ranker.measures import DEFAULT_MEASURES, Ties, evaluate_run, parse, tie_range
+from ranker.measures import DEFAULT_MEASURES, Scores, Ties, evaluate_run, parse, tie_range
 from ranker.schemas import QRELS, RUN, SchemaError, read_table
 
 log = logging.getLogger(__name__)
@@ -131,16 +131,22 @@ def evaluate_files(
         "relevance_level": relevance_level,
         "ties": ties,
     }
-    if scores.counts.tied_documents:
-        ranges = tie_range(table, judged, scores, relevance_level=relevance_level)
-        if moved := {name: list(ends) for name, ends in ranges.items() if ends[1] - ends[0] > 1e-12}:
-            found["tie_range"] = moved
+    if moved := _moved_by_ties(table, judged, scores, relevance_level):
+        found["tie_range"] = moved
     if per_query:
         values = {name: column.tolist() for name, column in scores.values.items()}
         found["per_query"] = {
             query_id: {name: values[name][row] for name in values} for row, query_id in enumerate(scores.query_ids)
         }
     return found
+
+
+def _moved_by_ties(run: pa.Table, qrels: pa.Table, scores: Scores, level: int) -> dict[str, list[float]]:
+    """Measure -> lowest and highest mean that another order of equal scores gives, where that is another one."""
+    if not scores.counts.tied_documents:
+        return {}
+    ranges = tie_range(run, qrels, scores, relevance_level=level)
+    return {name: list(ends) for name, ends in ranges.items() if ends[1] - ends[0] > 1e-12}
 
 
 @dataclass(frozen=True)
@@ -153,9 +159,19 @@ class ComparedFiles:
     how: Measuring
 
     def as_dict(self, num_changed: int = 5) -> dict[str, Any]:
-        """Plain values: ``baseline``, ``means``, ``counts``, ``significance``, ``tests`` and ``changed``."""
-        plain = self.comparison.as_dict()
-        return {"baseline": self.comparison.baseline, **plain, "changed": self.changed(num_changed)}
+        """Plain values: ``baseline``, ``means``, ``counts``, ``significance``, ``tests`` and ``changed``.
+
+        Where equal scores could change a mean, ``tie_range``: run -> measure -> lowest and highest.
+        """
+        plain, moved = self.comparison.as_dict(), self.tie_ranges()
+        ties = {"tie_range": moved} if moved else {}
+        return {"baseline": self.comparison.baseline, **plain, **ties, "changed": self.changed(num_changed)}
+
+    def tie_ranges(self) -> dict[str, dict[str, list[float]]]:
+        """Run -> measure -> the lowest and the highest mean that its equal scores allow; of runs where they differ."""
+        scores, level = self.comparison.scores, self.how.relevance_level
+        moved = {name: _moved_by_ties(run, self.qrels, scores[name], level) for name, run in self.runs.items()}
+        return {name: ranges for name, ranges in moved.items() if ranges}
 
     def changed(self, count: int) -> dict[str, Any]:
         """Run -> the ``count`` queries that rose and fell most against the baseline, with the documents that moved."""

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import nDCG
 
+from ranker.cli.measuring import tie_lines
 from ranker.data.formats import write_trec_qrels, write_trec_run
 from ranker.evaluation import compare_files, evaluate_files
 from ranker.evaluation.runs import open_qrels
@@ -72,6 +73,17 @@ def test_a_file_with_ties_is_measured_as_trec_eval_does_and_the_reach_of_the_tie
     assert found["per_query"]["q1"]["map"] == 0.5
     by_rank = evaluate_files(tmp_path / "tied.trec", tmp_path / "qrels.trec", ["map"], ties="rank")
     assert by_rank["means"]["map"] == pytest.approx(2 / 3)
+
+
+def test_a_comparison_says_the_reach_of_the_ties_of_each_run(tmp_path) -> None:
+    (tmp_path / "tied.trec").write_text("q1 Q0 a 1 1.0 x\nq1 Q0 b 2 1.0 x\n")
+    (tmp_path / "clear.trec").write_text("q1 Q0 a 1 2.0 x\nq1 Q0 b 2 1.0 x\n")
+    (tmp_path / "qrels.trec").write_text("q1 0 a 1\n")
+    plain = compare_files([tmp_path / "tied.trec", tmp_path / "clear.trec"], tmp_path / "qrels.trec", ["map"])
+    assert plain["tie_range"] == {"tied": {"map": [0.5, 1.0]}}
+    assert tie_lines(plain["tie_range"]) == ["tied: with its equal scores in another order, map from 0.5000 to 1.0000"]
+    plain = compare_files([tmp_path / "clear.trec", tmp_path / "clear.trec"], tmp_path / "qrels.trec", ["map"])
+    assert "tie_range" not in plain
 
 
 def test_the_most_changed_queries_are_told_with_the_documents_that_moved(files) -> None:
