@@ -9,14 +9,16 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp1
 
 
 def available_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Cores that this process may use, a container's quota and affinity included.
+    """Cores that this process may use, a container's quota and affinity included; of a quota the whole cores.
+
+    A thread more than the quota has would make all of them wait for the next period.
 
     Args:
         cgroups, own: where Linux shows the limits, and which of them are this process's; version 1 and 2 are read.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = min(_quotas(cgroups, own), default=float(affinity))
-    return max(1, min(affinity, round(quota)))
+    return max(1, min(affinity, int(quota)))
 
 
 def _quotas(cgroups: Path, own: Path) -> list[float]:

@@ -99,6 +99,8 @@ def test_a_container_s_limit_is_read_in_both_versions_and_above_the_own_group(tm
     assert available_cpus(groups, own) == 1
     (groups / "kubepods" / "cpu.max").write_text("20000 100000\n")  # a fifth of a core is one thread all the same
     assert available_cpus(groups, own) == 1
+    (groups / "kubepods" / "cpu.max").write_text("150000 100000\n")
+    assert available_cpus(groups, own) == 1  # a second thread would be throttled
 
     first = tmp_path / "v1"
     (first / "cpu,cpuacct" / "docker").mkdir(parents=True)
