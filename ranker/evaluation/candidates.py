@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def sample_queries(collection: Collection, max_queries: int | None, seed: int) -> Collection:
-    """The collection with its judged queries only, or a seeded sample of them.
+    """The collection with its judged queries only, or a seeded sample of them; those left out are counted and told.
 
     Raises:
         StageError: when no query is judged.
@@ -25,6 +25,12 @@ def sample_queries(collection: Collection, max_queries: int | None, seed: int) -
             f"{collection!r} has no judged queries to evaluate on; add qrels of that split, or name another one "
             "under data.test_split"
         )
+    if len(query_ids) < collection.queries.num_rows:
+        asked = collection.queries["query_id"].to_pylist()
+        log.warning(
+            "%r: %d of %d queries have no judgement and are left out, such as %r", collection,
+            len(asked) - len(query_ids), len(asked), next(name for name in asked if name not in judged),
+        )  # fmt: skip
     if max_queries is not None and max_queries < len(query_ids):
         # Sorted first: the sample must not depend on the order of the file.
         chosen = np.random.default_rng(seed).choice(sorted(query_ids), max_queries, replace=False)

@@ -101,6 +101,14 @@ def test_queries_without_candidates_are_counted_and_count_as_not_found(evaluator
     assert "the run holds candidates of 1 of 3 queries; the others count as not found; candidates='bm25'" in caplog.text
 
 
+def test_samples_without_a_positive_are_counted(evaluator, caplog) -> None:
+    samples = [{"query": "a", "positive": ["x"], "negative": ["y"]}, {"query": "b", "positive": [], "negative": ["y"]}]
+    with caplog.at_level(logging.WARNING):
+        comparison = evaluator.compare(samples, ["map"])
+    assert comparison.query_ids == ("q0",)
+    assert "1 of 2 queries have no judgement and are left out, such as 'q1'" in caplog.text
+
+
 def test_a_run_of_other_queries_is_none(evaluator, letters, ranked, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         comparison = evaluator.compare(with_run(letters, ranked(other="b a")), ["hit_rate@10"])
