@@ -1,6 +1,7 @@
 """The pictures of a comparison: what changed for each query, quality by depth, and quality against latency."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -32,9 +33,9 @@ def depth_picture(lines: Mapping[str, Sequence[tuple[int, float]]], level: tuple
     def draw(axes: Axes, colours: dict[str, str], narrow: bool) -> None:
         depths = sorted({depth for points in lines.values() for depth, _ in points})
         axes.set_xscale("log")
-        for name, (label, points) in zip(SERIES, lines.items(), strict=False):
+        for (label, points), style in zip(lines.items(), _styles(colours), strict=False):
             ordered = sorted(points)
-            axes.plot(*zip(*ordered, strict=True), color=colours[name], marker="o", linewidth=1.8, label=label)
+            axes.plot(*zip(*ordered, strict=True), **style, linewidth=1.8, label=label)
         axes.axhline(level[1], color=colours["faint"], linewidth=1.2, linestyle=(0, (4, 3)), label=level[0])
         axes.set_xticks(depths, [str(depth) for depth in depths])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -50,10 +51,10 @@ def latency_picture(points: Mapping[str, Sequence[tuple[float, float, str]]], me
 
     def draw(axes: Axes, colours: dict[str, str], narrow: bool) -> None:
         axes.set_xscale("log")
-        for name, (label, some) in zip(SERIES, points.items(), strict=False):
+        for (label, some), style in zip(points.items(), _styles(colours), strict=False):
             ordered = sorted(some)
             times, values = [point[0] for point in ordered], [point[1] for point in ordered]
-            axes.plot(times, values, color=colours[name], marker="o", linewidth=1.0, alpha=0.9, label=label)
+            axes.plot(times, values, **style, linewidth=1.0, alpha=0.9, label=label)
             for time, value, beside in ordered:
                 axes.annotate(
                     beside, (time, value), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9,
@@ -67,6 +68,13 @@ def latency_picture(points: Mapping[str, Sequence[tuple[float, float, str]]], me
         _legend(axes, colours)
 
     return draw
+
+
+def _styles(colours: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A look for each model without end: the colours in turn, with another mark and line each time round."""
+    for marker, line in cycle((("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))):
+        for name in SERIES:
+            yield {"color": colours[name], "marker": marker, "linestyle": line}
 
 
 def _legend(axes: Axes, colours: dict[str, str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from ranker.evaluation import compare_runs
 from ranker.evaluation.changes import most_changed
 from ranker.evaluation.findings import Report, excerpt, pictures, reproduce
-from ranker.evaluation.pictures import as_png, as_svg
-from ranker.evaluation.plots import MAX_BARS, change_picture
+from ranker.evaluation.pictures import SERIES, as_png, as_svg
+from ranker.evaluation.plots import MAX_BARS, change_picture, depth_picture, latency_picture
 from ranker.evaluation.report import write_report
 
 FACTS = {
@@ -134,6 +134,15 @@ def test_depths_and_times_get_pictures_and_a_table(letters, first, after, tmp_pa
     ids = re.findall(r' id="([^"]+)"', page)
     shared = {name for name in ids if ids.count(name) > 1 and re.search(rf"#{re.escape(name)}[\")]", page)}
     assert not shared
+
+
+def test_more_models_than_colours_are_all_drawn() -> None:
+    names = [f"model {number}" for number in range(len(SERIES) + 2)]
+    depth = depth_picture({name: [(1, 0.5), (2, 0.6)] for name in names}, ("bm25", 0.4), "map")
+    latency = latency_picture({name: [(5.0, 0.5, "top 1")] for name in names}, "map")
+    for draw in (depth, latency):
+        drawn = as_svg(draw, "picture")
+        assert all(name in drawn for name in names)
 
 
 FOUND = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
