@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ranker.config import EvaluateConfig, RayConfig
 from ranker.evaluation.comparison import Comparison, Pair, compare_runs
@@ -185,26 +186,15 @@ def _reranked(
         level = settings.relevance_level or collection.relevance_level
         relevant = collection.qrels.filter(pc.greater_equal(collection.qrels["relevance"], level))
         top = with_missed(top, relevant, collection)
-    tasks = write_tasks(top, collection, work / "scoring")
+    # Missed positives lie below every depth; they are among the reranked at each.
+    missed = settings.rerank_missed_positives
+    kept = {depth: _within(top, first, depth) if missed else top["rank"].to_numpy() <= depth for depth in depths}
     runs: dict[str, pa.Table] = {}
     rerankers: list[Reranker] = []
     found: list[Scored] = []
     for number, (label, model) in enumerate(models.items()):
-        scored = score_distributed(
-            model,
-            tasks,
-            work / "scoring" / f"model-{number}",
-            scoring=settings.scoring,
-            num_workers=settings.num_workers,
-            gpus_per_worker=settings.gpus_per_worker,
-            depths=depths,
-            latency_queries=settings.latency_queries,
-        )
-        found.append(scored)
-        for depth in depths:
-            # Missed positives lie below every depth; they are among the reranked at each.
-            kept = _within(top, first, depth) if settings.rerank_missed_positives else top["rank"].to_numpy() <= depth
-            part, scores = top.filter(pa.array(kept)), scored.scores[kept]
+        for depth, part, scores, scored in _scored(model, f"model-{number}", top, kept, collection, settings, work):
+            found.append(scored)
             system = label if depth == depths[0] else f"{label}@{depth}"
             for name, run in final_lists(part, scores, first, settings.scoring.interpolation, system).items():
                 runs[name] = run
@@ -214,6 +204,39 @@ def _reranked(
         runs[ALONE] = runs.pop(ALONE)
     runs[MAIN] = runs.pop(MAIN)  # last: the one that the others are told against
     return runs, rerankers, found[0]
+
+
+def _scored(
+    model: str,
+    name: str,
+    top: pa.Table,
+    kept: Mapping[int, NDArray[np.bool_]],
+    collection: Collection,
+    settings: EvaluateConfig,
+    work: Path,
+) -> Iterator[tuple[int, pa.Table, NDArray[np.float64], Scored]]:
+    """(depth, its RUN, a score a row, what it took) of a model; all depths are read off one scoring where they can be.
+
+    A cascade reads the best of the list in full that it is given, so that another depth is another scoring.
+    """
+    depths, lists = tuple(kept), work / "scoring"
+    apart = settings.scoring.cascade_tokens is not None and len(depths) > 1
+    for group in [(depth,) for depth in depths] if apart else [depths]:
+        rows = kept[group[0]] if apart else np.ones(top.num_rows, dtype=bool)
+        shown, folder = top.filter(pa.array(rows)), lists / f"depth-{group[0]}" if apart else lists
+        scored = score_distributed(
+            model,
+            write_tasks(shown, collection, folder),
+            folder / name,
+            scoring=settings.scoring,
+            num_workers=settings.num_workers,
+            gpus_per_worker=settings.gpus_per_worker,
+            depths=group,
+            latency_queries=settings.latency_queries,
+        )
+        for depth in group:
+            within = kept[depth][rows]
+            yield depth, shown.filter(pa.array(within)), scored.scores[within], scored
 
 
 def _within(top: pa.Table, first: pa.Table, depth: int) -> Any:

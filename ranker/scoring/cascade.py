@@ -2,7 +2,7 @@
 
 The same model reads the first tokens of each pair; only what is then among the best is read in full. What it saves is
 known beforehand (50 documents of 200 tokens with a look at 64 and 10 kept: 5,200 of 10,000 tokens); what it loses is
-a property of the collection, which :func:`ranker.scoring.parity.compare` states.
+a property of the collection, which :mod:`ranker.scoring.cascade_loss` measures (``ranker engines``).
 """
 
 from collections.abc import Callable, Sequence

@@ -78,6 +78,21 @@ def sample_pairs(file: Path | None, num_samples: int, skip: int = 0) -> Samples:
     return Samples([(query, text) for query, text, _ in turns], np.array([label for _, _, label in turns], dtype=float))
 
 
+def sample_lists(file: Path | None, num_pairs: int) -> Samples:
+    """Whole lists of a GROUPS file, a query at a time, until ``num_pairs`` pairs are had; built-in without a file."""
+    if file is None:
+        return Samples(builtin_pairs(), None)
+    rows = require(pq.read_table(file), GROUPS, str(file)).select(["query", "documents", "labels"])
+    pairs: list[Pair] = []
+    labels: list[float] = []
+    for row in (row for batch in rows.to_batches(max_chunksize=64) for row in batch.to_pylist()):
+        if len(pairs) >= num_pairs:
+            break
+        pairs += [(row["query"], text) for text in row["documents"]]
+        labels += row["labels"]
+    return Samples(pairs, np.array(labels, dtype=float)) if pairs else Samples(builtin_pairs(), None)
+
+
 def texts_of(file: Path, num_texts: int) -> list[str]:
     """The different texts of the pairs of a GROUPS file, documents before queries, ``num_texts`` at most."""
     pairs = sample_pairs(file, num_texts).pairs

@@ -8,12 +8,14 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ranker.config import ScoringConfig
+from ranker.scoring.cascade import Cascade
+from ranker.scoring.cascade_loss import cascade_loss
 from ranker.scoring.choice import Trial, Way, fastest, report, why_not
 from ranker.scoring.decisions import alone, decision_key, keep, recall
 from ranker.scoring.lanes import usable_threads
 from ranker.scoring.model_folder import ModelFiles
-from ranker.scoring.samples import sample_file, sample_pairs
-from ranker.scoring.scorer import Engine
+from ranker.scoring.samples import sample_file, sample_lists, sample_pairs
+from ranker.scoring.scorer import Engine, Scorer
 from ranker.scoring.trials import try_ways
 from ranker.scoring.ways import choose_engine, fixed_way, open_way, possible_ways
 
@@ -61,6 +63,21 @@ def settled_way(
 def decision(files: ModelFiles, max_length: int, config: ScoringConfig) -> dict[str, Any] | None:
     """What was kept of the choice for this model on this machine, with all its numbers."""
     return recall(files, decision_key(files, max_length, config.threads or usable_threads(), config))
+
+
+def cascade_measured(
+    files: ModelFiles, tokenizer: PreTrainedTokenizerBase, max_length: int, config: ScoringConfig, way: Way
+) -> dict[str, Any]:
+    """What the cascade of a config loses and saves, run this way: see :func:`cascade_loss`."""
+    scorer = Scorer(
+        open_way(files, way, "cpu"), tokenizer, max_length, config.batch_tokens,
+        max_passages=config.max_passages if config.passage_score == "max" else 1,
+    )  # fmt: skip
+    file = samples_of(files, config)
+    cascade = Cascade(config.cascade_tokens or max_length, config.cascade_keep)
+    found = cascade_loss(scorer, cascade, sample_lists(file, config.num_samples))
+    scorer.engine.lanes.close()
+    return {**found, "samples": str(file) if file else "built-in"}
 
 
 def _measured(

@@ -137,6 +137,27 @@ def test_several_models_and_depths_in_one_call(plain, score_here, tiny_reranker,
     assert "scoring" not in {path.name for path in done.folder.iterdir()}
 
 
+def test_with_a_cascade_each_depth_is_a_scoring_of_its_own(plain, score_here, tmp_path) -> None:
+    """The best two of three are others than the best two of eight; what is read in full decides at each depth."""
+    overrides = {
+        "evaluate.scoring.cascade_tokens": 8, "evaluate.scoring.cascade_keep": 2, "evaluate.measures": ["ndcg@10"],
+        "evaluate.first_stage": str(tmp_path / "given.run"),
+    }  # fmt: skip
+    (tmp_path / "given.run").write_text(
+        "".join(f"{query} Q0 d{n} {n} {-n} given\n" for query in ("q9", "q10") for n in range(1, 9))
+    )
+
+    def lists(name: str, depth: object) -> dict:
+        place = {"evaluate.depth": depth, "evaluate.output_dir": str(tmp_path / name)}
+        runs = evaluate(plain.with_overrides({**overrides, **place})).folder / "runs"
+        read = {file.stem: pq.read_table(file).drop(["score"]).to_pylist() for file in runs.glob("reranked*.parquet")}
+        return {system: [(row["query_id"], row["doc_id"]) for row in rows] for system, rows in read.items()}
+
+    both = lists("both", [8, 3])
+    assert both["reranked"] == lists("deep", 8)["reranked"]
+    assert both["reranked@3"] == lists("shallow", 3)["reranked"]
+
+
 def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pets, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)  # paths of the experiment are those of the folder that it was started in
     for name in ("cats", "dogs"):
