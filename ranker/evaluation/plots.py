@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -70,7 +71,7 @@ def latency_picture(points: Mapping[str, Sequence[tuple[float, float, str]]], me
     return draw
 
 
-def _styles(colours: dict[str, str]) -> Iterator[dict[str, str]]:
+def _styles(colours: dict[str, str]) -> Iterator[dict[str, Any]]:
     """A look for each model without end: the colours in turn, with another mark and line each time round."""
     for marker, line in cycle((("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))):
         for name in SERIES:

@@ -221,7 +221,8 @@ def _scored(
     """
     depths, lists = tuple(kept), work / "scoring"
     apart = settings.scoring.cascade_tokens is not None and len(depths) > 1
-    for group in [(depth,) for depth in depths] if apart else [depths]:
+    groups: list[tuple[int, ...]] = [(depth,) for depth in depths] if apart else [depths]
+    for group in groups:
         rows = kept[group[0]] if apart else np.ones(top.num_rows, dtype=bool)
         shown, folder = top.filter(pa.array(rows)), lists / f"depth-{group[0]}" if apart else lists
         scored = score_distributed(

@@ -35,7 +35,7 @@ def cascade_loss(scorer: Scorer, cascade: Cascade, samples: Samples) -> dict[str
     whole, in_full = _timed(lambda: scorer.score(pairs))
     short, in_two = _timed(lambda: cascaded.score(pairs))
     lengths = Counter(query for query, _ in pairs).values()
-    found = {
+    found: dict[str, Any] = {
         "tokens": cascade.tokens,
         "keep": cascade.keep,
         "ndcg_loss": ndcg_loss(whole, short, pairs, samples.labels),
