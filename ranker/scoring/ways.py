@@ -118,14 +118,13 @@ def graph_of(files: ModelFiles, way: Way) -> Path:
 
 def graph_precision(graph: Path) -> str:
     """What the graph's own metadata says (ours do), else what its name means."""
-    import onnx
+    from ranker.scoring.graph_notes import graph_notes
 
     try:
-        model = onnx.load(graph, load_external_data=False)
+        said = graph_notes(graph).get("precision")
     except Exception:  # no graph at all: said when it is opened
-        return GRAPH_NAMES.get(graph.name, "fp32")
-    said = {entry.key: entry.value for entry in model.metadata_props}
-    return said.get("precision") or GRAPH_NAMES.get(graph.name, "fp32")
+        said = None
+    return said or GRAPH_NAMES.get(graph.name, "fp32")
 
 
 def _cpu_precisions() -> list[str]:

@@ -13,10 +13,11 @@ from ranker.config import ScoringConfig
 from ranker.manifest import run_stage
 from ranker.scoring import decisions, load_scorer, settle
 from ranker.scoring.choice import Trial, Way, fastest, report, why_not
+from ranker.scoring.graph_notes import graph_notes
 from ranker.scoring.model_folder import find_model
 from ranker.scoring.onnx_engine import OnnxEngine
 from ranker.scoring.parity import Parity, compare, ndcg_loss
-from ranker.scoring.ways import fixed_way, possible_ways
+from ranker.scoring.ways import fixed_way, graph_precision, possible_ways
 
 EXACT = Way("torch", "fp32", None, 1, 2)
 QUICK = Way("onnx", "int8", "onnx/model_int8.onnx", 2, 2)
@@ -177,6 +178,21 @@ def graph_file(place: Path, precision: str) -> Path:
     place.parent.mkdir(exist_ok=True)
     onnx.save(model, place)
     return place
+
+
+def test_a_graph_s_own_word_is_read_without_its_weights(tmp_path, monkeypatch):
+    import onnx
+
+    file = graph_file(tmp_path / "one" / "model.onnx", "int8")
+    model = onnx.load(file)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1_000_000, np.float32), "weights"))
+    onnx.helper.set_model_props(model, {"precision": "fp16", "made": "x" * 300})
+    onnx.save(model, file)
+    assert graph_notes(file) == {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    monkeypatch.setattr("onnx.load", lambda *_, **__: pytest.fail("the weights were read"))
+    assert graph_precision(file) == "fp16"
+    file.write_bytes(b"no graph")
+    assert graph_precision(file.rename(tmp_path / "model_int8.onnx")) == "int8"  # what its name means
 
 
 def test_a_precision_that_is_named_is_that_of_the_graph(folder):
