@@ -182,11 +182,12 @@ def graph_file(place: Path, precision: str) -> Path:
 
 def test_a_graph_s_own_word_is_read_without_its_weights(tmp_path, monkeypatch):
     import onnx
+    from onnx import helper, numpy_helper
 
     file = graph_file(tmp_path / "one" / "model.onnx", "int8")
     model = onnx.load(file)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1_000_000, np.float32), "weights"))
-    onnx.helper.set_model_props(model, {"precision": "fp16", "made": "x" * 300})
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1_000_000, np.float32), "weights"))
+    helper.set_model_props(model, {"precision": "fp16", "made": "x" * 300})
     onnx.save(model, file)
     assert graph_notes(file) == {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     monkeypatch.setattr("onnx.load", lambda *_, **__: pytest.fail("the weights were read"))
