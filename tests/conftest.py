@@ -133,7 +133,7 @@ def ray_cluster():
 
 @pytest.fixture
 def pinecone_server() -> Iterator[Any]:
-    """Makes a local Pinecone of one index: ``pinecone_server(dimension, metric)``; ``url``, ``spaces``, ``calls``."""
+    """Makes a local Pinecone of one index: ``pinecone_server(dimension, metric, lag)``; ``url``, ``spaces``."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location("pinecone_server", Path(__file__).parent / "pinecone_server.py")
@@ -141,8 +141,8 @@ def pinecone_server() -> Iterator[Any]:
     module, started = module_from_spec(spec), []
     spec.loader.exec_module(module)
 
-    def start(dimension: int, metric: str = "dotproduct") -> Any:
-        started.append(module.PineconeServer(dimension, metric))
+    def start(dimension: int, metric: str = "dotproduct", lag: float = 0.0) -> Any:
+        started.append(module.PineconeServer(dimension, metric, lag))
         return started[-1]
 
     start.options = lambda server: {"index": module.INDEX, "host": server.url, "api_key": module.KEY}

@@ -6,6 +6,7 @@ scores, metadata filters, 1000 vectors and 2 MB a request, top_k up to 10,000, l
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
@@ -21,11 +22,14 @@ class RefusedError(Exception):
 
 
 class PineconeServer:
-    """Args: dimension, metric: of the one index. spaces: namespace -> id -> (values, metadata)."""
+    """Args: dimension, metric: of the one index. lag: seconds after which what was written is read; the service's own
+    are some. spaces: namespace -> id -> (values, metadata), as written.
+    """
 
-    def __init__(self, dimension: int, metric: str = "dotproduct") -> None:
-        self.dimension, self.metric = dimension, metric
+    def __init__(self, dimension: int, metric: str = "dotproduct", lag: float = 0.0) -> None:
+        self.dimension, self.metric, self.lag = dimension, metric, lag
         self.spaces: dict[str, dict[str, tuple[list[float], dict]]] = {}
+        self._past: list[tuple[float, dict]] = [(0.0, {})]  # what was there, and since when
         self.calls: list[str] = []
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -77,13 +81,14 @@ class PineconeServer:
                 )  # fmt: skip
         space = self.spaces.setdefault(body.get("namespace", ""), {})
         space.update({one["id"]: (one["values"], one.get("metadata") or {}) for one in vectors})
+        self._note()
         return {"upsertedCount": len(vectors)}
 
     def _query(self, body: dict) -> dict:
         top = body["topK"]
         if not 1 <= top <= 10_000:
             raise RefusedError(400, f"topK {top} must be between 1 and 10000")
-        space = self.spaces.get(body.get("namespace", ""), {})
+        space = self._seen().get(body.get("namespace", ""), {})
         kept = {one: values for one, (values, about) in space.items() if fits(about, body.get("filter") or {})}
         names, matrix = list(kept), np.array(list(kept.values()), dtype=np.float32).reshape(len(kept), self.dimension)
         asked = np.array(body["vector"], dtype=np.float32)
@@ -104,23 +109,32 @@ class PineconeServer:
             self.spaces[name].pop(one, None)
         if not self.spaces[name]:
             del self.spaces[name]
+        self._note()
         return {}
 
+    def _note(self) -> None:
+        if self.lag:
+            self._past.append((time.monotonic(), {name: dict(space) for name, space in self.spaces.items()}))
+
+    def _seen(self) -> dict[str, dict[str, tuple[list[float], dict]]]:
+        until = time.monotonic() - self.lag
+        return next(spaces for since, spaces in reversed(self._past) if since <= until) if self.lag else self.spaces
+
     def _stats(self, body: dict) -> dict:
-        sizes = {name: {"vectorCount": len(space)} for name, space in self.spaces.items()}
+        sizes = {name: {"vectorCount": len(space)} for name, space in self._seen().items()}
         total = sum(size["vectorCount"] for size in sizes.values())
         about = {"metric": self.metric, "vectorType": "dense", "indexFullness": 0}
         return {"namespaces": sizes, "dimension": self.dimension, "totalVectorCount": total, **about}
 
     def _fetch(self, query: dict[str, list[str]]) -> dict:
         name = query.get("namespace", [""])[0]
-        space = self.spaces.get(name, {})
+        space = self._seen().get(name, {})
         found = {one: {"id": one, "values": space[one][0]} for one in query["ids"] if one in space}
         return {"vectors": found, "namespace": name, "usage": {"readUnits": 1}}
 
     def _list(self, query: dict[str, list[str]]) -> dict:
         name = query.get("namespace", [""])[0]
-        ids = sorted(self.spaces.get(name, {}))
+        ids = sorted(self._seen().get(name, {}))
         start = int(query.get("paginationToken", ["0"])[0])
         page = {"vectors": [{"id": one} for one in ids[start : start + PAGE]], "namespace": name}
         more = {"pagination": {"next": str(start + PAGE)}} if start + PAGE < len(ids) else {}

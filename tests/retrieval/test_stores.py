@@ -1,5 +1,6 @@
 """The contract that every vector store signs up to by registering."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,32 @@ def test_a_store_with_a_place_is_saved_as_where_it_is(placed: Maker, tmp_path: P
     other.drop()
     assert len(placed.load(tmp_path / "store")) == 4
     store.drop()
+
+
+def test_a_collection_is_made_with_the_first_vector_and_goes_with_a_store_that_is_not_saved(
+    placed: Maker, tmp_path: Path
+) -> None:
+    store = placed(2)
+    assert len(store) == 0 and store.known() == set() and store.search(EAST, 3)[0] == [[]]
+    store.remove(["x"])
+    store.drop()  # nothing is there
+    store.save(tmp_path / "empty")
+    assert len(placed.load(tmp_path / "empty")) == 0
+    kept, lost = placed(2), placed(2)
+    for one in (kept, lost):
+        one.add(IDS, VECTORS)
+    kept.save(tmp_path / "kept")
+    del kept
+    lost.save(tmp_path / "lost")
+    lost.drop()
+    lost.drop()
+    gc.collect()
+    assert placed.load(tmp_path / "kept").known() == set(IDS)
+    try:
+        left = placed.load(tmp_path / "lost").known()
+    except StoreError:  # Pinecone's namespace is there when it holds something
+        left = set()
+    assert not left
 
 
 def test_another_dimension_is_refused_when_a_collection_is_opened(placed: Maker, tmp_path: Path) -> None:

@@ -29,11 +29,13 @@ class Store(Protocol):
     Args:
         dimension: of the vectors. lacks: those of FEATURES that this store, with these options, does not have.
         shared: True where the vectors lie outside of what :meth:`save` writes: in a database with a path or address.
+        settles_s: seconds after which what was written is seen for certain; 0 where it is at once.
     """
 
     dimension: int
     lacks: frozenset[str]
     shared: bool
+    settles_s: float
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """File ``vectors`` (n, d) under ``ids``. An id that is there already gets the new vector."""

@@ -1,5 +1,7 @@
 """Chroma in this process, in memory or in a folder that other programs can open with ``chromadb`` too."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ranker.retrieval.stores.base import STORES, Vectors, absolute, needed
@@ -40,7 +42,8 @@ class ChromaStore(CollectionStore):
         if existing:
             self._collection: Any = self._client.get_collection(self.collection, embedding_function=None)
             self._expect((self._collection.metadata or {}).get("dimension"))
-            return
+
+    def _create(self) -> None:
         self._collection = self._client.create_collection(
             self.collection,
             configuration={"hnsw": {"space": "ip", "ef_search": self._ef_search, "ef_construction": 200}},
@@ -48,7 +51,7 @@ class ChromaStore(CollectionStore):
             embedding_function=None,
         )
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return int(self._collection.count())
 
     def _write(self, ids: list[str], vectors: Vectors) -> None:
@@ -62,7 +65,7 @@ class ChromaStore(CollectionStore):
     def _query(self, vectors: Vectors, k: int, among: list[str] | None) -> Found:
         if among is not None:
             among = self._there(among)  # it fails where one is not there
-        k = min(k, len(self) if among is None else len(among))
+        k = min(k, self._count() if among is None else len(among))
         if k < 1:
             return [[] for _ in vectors]
         found = self._collection.query(query_embeddings=vectors, n_results=k, ids=among, include=["distances"])
@@ -78,10 +81,8 @@ class ChromaStore(CollectionStore):
         found = self._collection.get(ids=ids, include=["embeddings"])
         return dict(zip(found["ids"], found["embeddings"], strict=True))
 
-    def known(self) -> set[str]:
-        """See :class:`Store`."""
+    def _list(self) -> set[str]:
         return set(self._collection.get(include=[])["ids"])
 
-    def drop(self) -> None:
-        """See :class:`Store`."""
-        self._client.delete_collection(self.collection)
+    def _dropper(self) -> Callable[[], Any]:
+        return partial(self._client.delete_collection, self.collection)

@@ -49,6 +49,7 @@ class FaissStore:
     """
 
     shared = False
+    settles_s = 0.0
 
     def __init__(
         self, dimension: int, factory: str = "Flat", *, nprobe: int | None = None, ef_search: int | None = None

@@ -1,5 +1,7 @@
 """LanceDB in this process, in memory, in a folder or in an object store."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -31,12 +33,15 @@ class LanceStore(CollectionStore):
         if existing:
             self._table: Any = self._database.open_table(self.collection)
             self._expect(self._table.schema.field("vector").type.list_size)
-            return
+        elif self.shared:
+            self._database.list_tables(limit=1)  # an object store is first asked here
+
+    def _create(self) -> None:
         kind = pa.list_(pa.float32(), self.dimension)
         schema = pa.schema([pa.field("id", pa.string()), pa.field("vector", kind)])
         self._table = self._database.create_table(self.collection, schema=schema)
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return int(self._table.count_rows())
 
     def _write(self, ids: list[str], vectors: Vectors) -> None:
@@ -62,13 +67,11 @@ class LanceStore(CollectionStore):
         found = self._table.search().where(_among(ids)).limit(len(ids)).to_arrow()
         return dict(zip(found["id"].to_pylist(), as_matrix(found["vector"]), strict=True))
 
-    def known(self) -> set[str]:
-        """See :class:`Store`."""
-        return set(self._table.search().select(["id"]).limit(max(1, len(self))).to_arrow()["id"].to_pylist())
+    def _list(self) -> set[str]:
+        return set(self._table.search().select(["id"]).limit(max(1, self._count())).to_arrow()["id"].to_pylist())
 
-    def drop(self) -> None:
-        """See :class:`Store`."""
-        self._database.drop_table(self.collection)
+    def _dropper(self) -> Callable[[], Any]:
+        return partial(self._database.drop_table, self.collection, ignore_missing=True)
 
 
 def _among(ids: list[str]) -> str:

@@ -1,5 +1,7 @@
 """Pinecone: a namespace of an index that is there already."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ranker.retrieval.stores.base import STORES, StoreError, Vectors, needed
@@ -30,6 +32,7 @@ class PineconeStore(CollectionStore):
     store = "pinecone"
     read_batch = 10_000  # values of an $in
     most_neighbours = 10_000
+    settles_s = 30.0  # nothing is promised; it takes some seconds
 
     def __init__(
         self,
@@ -60,7 +63,10 @@ class PineconeStore(CollectionStore):
         self._index: Any = client.Index(host=host)
         self._expect(self._index.describe_index_stats().dimension)
 
-    def __len__(self) -> int:
+    def _create(self) -> None:
+        """A namespace is there with its first vector."""
+
+    def _count(self) -> int:
         space = self._index.describe_index_stats().namespaces.get(self.collection)
         return 0 if space is None else int(space.vector_count)
 
@@ -89,15 +95,12 @@ class PineconeStore(CollectionStore):
             found.update({one: vector.values for one, vector in vectors.items()})
         return found
 
-    def known(self) -> set[str]:
-        """See :class:`Store`."""
+    def _list(self) -> set[str]:
         pages = self._index.list(namespace=self.collection)
         return {item if isinstance(item, str) else item.id for page in pages for item in _items(page)}
 
-    def drop(self) -> None:
-        """See :class:`Store`."""
-        if len(self):
-            self._index.delete(delete_all=True, namespace=self.collection)
+    def _dropper(self) -> Callable[[], Any]:
+        return partial(self._index.delete, delete_all=True, namespace=self.collection)
 
 
 def _items(page: Any) -> Any:

@@ -1,6 +1,7 @@
 """Qdrant: a server, or its client's own search in memory."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -42,11 +43,14 @@ class QdrantStore(CollectionStore):
             self._client = qdrant_client.QdrantClient(":memory:")
         if existing:
             self._expect(self._client.get_collection(self.collection).config.params.vectors.size)
-            return
+        elif self.shared:
+            self._client.get_collections()  # it connects with the first question
+
+    def _create(self) -> None:
         vectors = self._models.VectorParams(size=self.dimension, distance=self._models.Distance.DOT)
         self._client.create_collection(self.collection, vectors_config=vectors)
 
-    def __len__(self) -> int:
+    def _count(self) -> int:
         return int(self._client.count(self.collection, exact=True).count)
 
     def _write(self, ids: list[str], vectors: Vectors) -> None:
@@ -71,8 +75,7 @@ class QdrantStore(CollectionStore):
         points = self._client.retrieve(self.collection, _points(ids), with_vectors=True)
         return {point.payload["id"]: point.vector for point in points}
 
-    def known(self) -> set[str]:
-        """See :class:`Store`."""
+    def _list(self) -> set[str]:
         found, offset = set(), None
         while True:
             points, offset = self._client.scroll(self.collection, limit=10_000, offset=offset)
@@ -80,9 +83,8 @@ class QdrantStore(CollectionStore):
             if offset is None:
                 return found
 
-    def drop(self) -> None:
-        """See :class:`Store`."""
-        self._client.delete_collection(self.collection)
+    def _dropper(self) -> Callable[[], Any]:
+        return partial(self._client.delete_collection, self.collection)
 
 
 def _points(ids: Iterable[str]) -> list[str]:
