@@ -33,17 +33,28 @@ def pet_pipeline(tiny_retriever: str, tiny_reranker: str) -> RAGPipeline:
 
 
 class Service:
-    """A reranker's routes on loopback, around a local model. ``busy``: answers of 503 that come first."""
+    """A reranker's routes on loopback, around a local model, as strict as text-embeddings-inference is as it comes.
+
+    ``busy``: answers of 503 that come first. ``most``: texts that a request may have. ``tells``: whether it says so.
+    """
 
     def __init__(self, model: str) -> None:
         self.scorer, self.busy, self.calls, self.key = load_scorer(model, device="cpu"), 0, [], "secret"
+        self.most, self.tells = 32, True
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 service.calls.append((self.path, body))
-                status, answer = service.answer(self.path, body, self.headers.get("authorization"))
+                self.send(*service.answer(self.path, body, self.headers.get("authorization")))
+
+            def do_GET(self) -> None:
+                about = {"max_client_batch_size": service.most, "auto_truncate": False}
+                found = service.tells and self.path == "/info"
+                self.send(*((200, about) if found else (404, {"message": "no such route"})))
+
+            def send(self, status: int, answer: Any) -> None:
                 text = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(text)))
@@ -63,6 +74,11 @@ class Service:
             self.busy -= 1
             return 503, {"message": "busy"}
         texts = body["texts"] if path == "/rerank" else body["documents"]
+        if len(texts) > self.most:
+            said = f"batch size {len(texts)} > maximum allowed batch size {self.most}"
+            return 422, {"error": said, "error_type": "Validation"}
+        if path == "/rerank" and not body.get("truncate") and any(len(text.split()) > 512 for text in texts):
+            return 413, {"error": "`inputs` must have less than 512 tokens", "error_type": "Validation"}
         ranked = self.scorer.rank(body["query"], texts)
         if path == "/rerank":
             return 200, [{"index": place, "score": logit} for place, logit in ranked]

@@ -38,10 +38,26 @@ def test_a_service_that_is_full_is_asked_again_and_long_lists_are_split(rerank_s
     pairs = [("cat", f"a cat {number}") for number in range(300)] + [("dog", "a dog")]
     rerank_service.calls.clear()
     scores = scorer.score(pairs)
-    assert [len(body["texts"]) for _, body in rerank_service.calls] == [256, 256, 256, 44, 1]
+    assert [len(body["texts"]) for _, body in rerank_service.calls] == [32] * 11 + [12, 1]
     assert scores == pytest.approx(rerank_service.scorer.score(pairs), abs=1e-4)
     rerank_service.busy = 3
     with pytest.raises(RemoteRerankerError, match=r"status 503: .*busy"):
+        scorer.score(pairs)
+
+
+@pytest.mark.parametrize("route", ["/rerank", "/v2/rerank"])
+def test_a_service_that_does_not_tell_its_limit_is_asked_for_less(route, rerank_service):
+    rerank_service.tells = False
+    scorer = RemoteScorer(rerank_service.url + route, "secret")
+    pairs = [("cat", "a cat " * (600 if number == 3 else 1)) for number in range(70)]
+    for sizes in ([70, 35, 17, 17, 17, 17, 2], [17, 17, 17, 17, 2]):  # it is remembered
+        rerank_service.calls.clear()
+        scores = scorer.score(pairs)
+        name = "texts" if route == "/rerank" else "documents"
+        assert [len(body[name]) for _, body in rerank_service.calls] == sizes
+    assert scores == pytest.approx(rerank_service.scorer.score(pairs), abs=1e-4)
+    rerank_service.most = 0
+    with pytest.raises(RemoteRerankerError, match=r"status 422: .*batch size 1 > maximum"):
         scorer.score(pairs)
 
 
