@@ -1,32 +1,25 @@
 """Retrieve and rerank in one process, without Ray: what a notebook reaches for."""
 
 import asyncio
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ranker.config import ScoringConfig
 from ranker.rag import saved
-from ranker.rag.documents import Document, Given, as_documents
-from ranker.rag.library import Library, texts_of
+from ranker.rag.library import Library
 from ranker.rag.passages import Cutter
 from ranker.rag.reranker import Reranker
-from ranker.rag.variants import AsyncQuestions
+from ranker.rag.shelf import Shelf
+from ranker.rag.variants import AsyncCalls
 from ranker.retrieval.encoder import Encoder
-from ranker.retrieval.stores import STORES, FaissStore, Store, StoreError
+from ranker.retrieval.stores import StoreError
 
-log = logging.getLogger(__name__)
-
-# Documents encoded between two progress lines.
-CHUNK = 2048
-# Vectors that come with the first call of an index that has to be trained.
-TRAINING = 50_000
 SECRETS = ("api_key",)
 _AS_SAVED = "as saved"
 
 
-class RAGPipeline(AsyncQuestions):
+class RAGPipeline(AsyncCalls):
     """Finds the documents that answer a question: a bi-encoder retrieves, a cross-encoder reranks.
 
     Args:
@@ -77,16 +70,15 @@ class RAGPipeline(AsyncQuestions):
             raise ValueError(f"top_k_retrieval {top_k_retrieval} and top_k_rerank {top_k_rerank} must be at least 1")
         if not 0 <= diversity <= 1:
             raise ValueError(f"diversity {diversity} must be between 0 and 1")
-        self._make_store = STORES[store]
-        self.store_name, self.store_options = store, dict(store_options or {})
+        self.store_options = dict(store_options or {})
+        shelf = Shelf(store, self.store_options)
         self.retriever_model = str(retriever_model)
         self.reranker_model = None if reranker_model is None else str(reranker_model)
         self.raw_scores, self.max_length = raw_scores, max_length
         self.chunking = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
         encoder = Encoder(self.retriever_model, max_length=max_length, device=device)
-        self._cutter = Cutter(encoder.tokenizer, encoder.max_length, chunk_tokens, chunk_overlap)
-        self._dimension = encoder.dimension
-        library = Library(self._empty_store())
+        cutter = Cutter(encoder.tokenizer, encoder.max_length, chunk_tokens, chunk_overlap)
+        library = Library(shelf.empty(encoder.dimension))
         if diversity and "vectors" in library.store.lacks:
             raise StoreError(f"store {store!r} with {self.store_options}: diversity reads vectors back, and it cannot")
         most = getattr(library.store, "most_neighbours", None)
@@ -96,91 +88,55 @@ class RAGPipeline(AsyncQuestions):
         if reranker_model is not None:
             options = {"scoring": scoring, "device": device, "api_key": reranker_api_key, "raw_scores": raw_scores}
             reranker = Reranker(reranker_model, **options)  # type: ignore[arg-type]
-        super().__init__(
-            encoder, reranker, library, top_k_retrieval, top_k_rerank, hybrid, score_threshold, float(diversity)
-        )
-        self._written: Store | None = None  # the store that what was saved last stands on
-
-    def __len__(self) -> int:
-        return len(self._library.documents)
-
-    def index_documents(self, documents: Given) -> int:
-        """Index these documents instead of those that are there; the number of them.
-
-        Args:
-            documents: strings, dicts with ``text`` and perhaps ``id``, ``title`` and ``metadata``, a Collection, or a
-                folder of text and Markdown files.
-
-        Raises:
-            DocumentError: all malformed documents at once; the old index stays.
-        """
-        accepted = as_documents(documents)
-        library, before = Library(self._empty_store()), self._library
-        try:
-            self._encode_into(library, accepted)
-        except BaseException:
-            library.store.drop()
-            raise
-        with self._lock:
-            self._library = library
-        if before.store is not self._written:
-            before.store.drop()
-        return len(self)
-
-    def add(self, documents: Given) -> int:
-        """Index these documents as well, in the place of those with the same id; the number there are now.
-
-        Passages that are there already are not encoded again.
-        """
-        accepted = as_documents(documents, taken=self._library.documents)
-        self._may_remove(document.doc_id for document in accepted)
-        self._encode_into(self._library, accepted)
-        return len(self)
-
-    async def aindex_documents(self, documents: Given) -> int:
-        """See ``index_documents``; in a thread."""
-        return await asyncio.to_thread(self.index_documents, documents)
-
-    async def aadd(self, documents: Given) -> int:
-        """See ``add``; in a thread."""
-        return await asyncio.to_thread(self.add, documents)
-
-    def update(self, documents: Given) -> int:
-        """Put these documents in the place of those with the same ids; the number there are.
-
-        Raises:
-            KeyError: naming the ids that are not there; nothing is changed then.
-        """
-        accepted = as_documents(documents, taken=self._library.documents)
-        self._refuse_unknown([document.doc_id for document in accepted])
-        return self.add([_given(document) for document in accepted])
-
-    def delete(self, doc_ids: Iterable[str]) -> int:
-        """Forget these documents; the number that remain.
-
-        Raises:
-            KeyError: naming the ids that are not there; nothing is forgotten then.
-        """
-        if isinstance(doc_ids, str):
-            raise TypeError(f"doc_ids is the string {doc_ids!r:.60}; give a list of ids")
-        gone = list(dict.fromkeys(doc_ids))
-        self._refuse_unknown(gone)
-        self._may_remove(gone)
-        with self._lock:
-            self._library.remove(gone)
-        return len(self)
+        answering = (top_k_retrieval, top_k_rerank, hybrid, score_threshold, float(diversity))
+        super().__init__(cutter, shelf, store, encoder, reranker, library, *answering)
 
     def save(self, folder: str | Path) -> Path:
-        """Save index, documents and the models' names; a folder that is there keeps its old index until the end."""
+        """Save index, documents and the models' names; a folder that is there keeps its old index until the end.
+
+        A collection in a database belongs to one folder: a save into another one copies it.
+
+        Raises:
+            SavedIndexError: where the folder holds files that are not a saved pipeline's.
+        """
         path = Path(folder).expanduser().absolute()
-        with self._lock:
-            saved.save(path, self._head(), self._library)
-            store, before = self._library.store, self._written
-            self._library.sweep()
-        if before is not None and before is not store:
-            before.drop()
-        self._written = store if store.shared else None
+        with self._writing, saved.locked(path):
+            self._stand_alone(path)
+            generation = saved.save(path, self._head(), self._library)
+            before = self._shelf.put(path, self._library.store, generation)
+            with self._lock:
+                self._library.sweep()
+            if before is not None:
+                before.drop()
         return path
+
+    async def asave(self, folder: str | Path) -> Path:
+        """See ``save``; in a thread."""
+        return await asyncio.to_thread(self.save, folder)
+
+    def _stand_alone(self, path: Path) -> None:
+        """Give ``path`` a collection that no other folder stands on, and that holds every vector."""
+        library, standing = self._library, self._shelf.at(path)
+        if not self._shelf.is_saved(library.store):
+            return
+        here = standing is not None and standing.store is library.store
+        if here and standing is not None and standing.generation == saved.generation(path):
+            return
+        # Another process has saved here, or reads and sweeps the other folder: it may have removed vectors.
+        lost = library.lost()
+        vectors = self._encode_documents([library.read(passage) for passage in lost])
+        target = library.store if here else self._shelf.empty(self.encoder.dimension)
+        try:
+            if not here:
+                library.copy_vectors(target, but=lost)
+            target.add([passage.key for passage in lost], vectors)
+        except BaseException:
+            if not here:
+                target.drop()
+            raise
+        if not here:
+            with self._lock:
+                library.move(target)
 
     @classmethod
     def load(
@@ -215,9 +171,9 @@ class RAGPipeline(AsyncQuestions):
         pipeline = cls(retriever, reranker, store=head.store, store_options=options, **known)
         saved.check_dimension(head, retriever, pipeline.encoder.dimension)
         unsaved = pipeline._library.store
-        pipeline._library = saved.load(path, head, secrets)
+        pipeline._library, generation = saved.load(path, head, secrets)
         unsaved.drop()
-        pipeline._written = pipeline._library.store if pipeline._library.store.shared else None
+        pipeline._shelf.put(path, pipeline._library.store, generation)
         return pipeline
 
     def _head(self) -> saved.Head:
@@ -241,39 +197,3 @@ class RAGPipeline(AsyncQuestions):
                 "store_options": {name: value for name, value in self.store_options.items() if name not in SECRETS},
             },
         )
-
-    def _empty_store(self) -> Store:
-        try:
-            return self._make_store(self._dimension, **self.store_options)
-        except TypeError as error:
-            raise StoreError(f"store {self.store_name!r} does not take {self.store_options}: {error}") from error
-
-    def _encode_into(self, library: Library, documents: Sequence[Document]) -> None:
-        done, step = 0, CHUNK
-        if isinstance(library.store, FaissStore) and not library.store.is_trained:
-            step = TRAINING
-        while done < len(documents):
-            some = documents[done : done + step]
-            cut = list(zip(some, self._cutter.cut(some), strict=True))
-            fresh = library.unknown(passage for _, passages in cut for passage in passages)
-            vectors = self._encode_documents(texts_of(cut, fresh))
-            # With each chunk, so that an error in a later one leaves store and documents in step.
-            with self._lock:
-                library.put(cut, fresh, vectors)
-            done, step = done + len(some), CHUNK
-            log.info("indexed %d of %d documents", done, len(documents))
-
-    def _may_remove(self, doc_ids: Iterable[str]) -> None:
-        if "remove" in self._library.store.lacks and any(doc_id in self._library.documents for doc_id in doc_ids):
-            raise StoreError(f"store {self.store_name!r} cannot remove or replace; index the documents again")
-
-    def _refuse_unknown(self, doc_ids: Sequence[str]) -> None:
-        unknown = self._library.missing(doc_ids)
-        if unknown:
-            raise KeyError(f"{len(unknown)} ids are not in the index: {', '.join(map(repr, unknown[:5]))}")
-
-
-def _given(document: Document) -> dict[str, Any]:
-    return {
-        "id": document.doc_id, "title": document.title, "text": document.text, "metadata": document.metadata,
-    }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ranker.rag.documents import Document
 from ranker.rag.filters import Where
 from ranker.rag.fusion import diverse
 from ranker.rag.library import Found, Library
@@ -72,6 +73,8 @@ class Questions:
         with self._encoding:
             vectors = self.encoder.encode_queries(asked)
         encoded = time.perf_counter()
+        if self.hybrid:
+            self._library.index_words(self._lock)
         with self._lock:
             allowed = self._library.allowed(where)
             lists = self._library.dense(vectors, top_k, allowed)
@@ -149,7 +152,8 @@ class Questions:
 
         Args:
             query: what is asked.
-            top_k: how many come back. None: ``top_k_rerank``.
+            top_k: how many come back; where that is more than ``top_k_retrieval``, as many are retrieved. None:
+                ``top_k_rerank``.
             where: only documents whose metadata fits.
             score_threshold: another one than the pipeline's.
         """
@@ -164,11 +168,11 @@ class Questions:
         score_threshold: float | None = _DEFAULT,
     ) -> list[Results]:
         """The same for many questions: one batch through each model."""
-        found = self.retrieve_many(queries, where=where)
-        if self.reranker is not None:
-            return self.rerank_many(queries, found, top_k, score_threshold=score_threshold)
         top_k = self.top_k_rerank if top_k is None else top_k
         self._checked(queries, top_k)
+        found = self.retrieve_many(queries, max(self.top_k_retrieval, top_k), where=where)
+        if self.reranker is not None:
+            return self.rerank_many(queries, found, top_k, score_threshold=score_threshold)
         least = self.score_threshold if score_threshold is _DEFAULT else score_threshold
         return [
             Results(self._chosen(ranked, np.array([one.score for one in ranked]), top_k, least), query, ranked.times)
@@ -190,10 +194,15 @@ class Questions:
     def _vectors(self, results: Sequence[Result]) -> Vectors:
         """Of the passages: from the store, or encoded where the documents are not from here."""
         with self._lock:
-            keys = [self._library.key_of(one.doc_id, one.start) for one in results]
+            keys = [self._key(one) for one in results]
             if all(key is not None for key in keys):
                 return self._library.store.vectors([key for key in keys if key is not None])
-        return self._encode_documents([one.passage or one.text for one in results])
+            texts = [self._reading(one) for one in results]
+        return self._encode_documents(texts)
+
+    def _key(self, result: Result) -> str | None:
+        # Strings are numbered, and a number may be the id of another document here.
+        return self._library.key_of(result.doc_id, result.start) if self._known(result) is not None else None
 
     def _encode_documents(self, texts: Sequence[str]) -> Vectors:
         with self._encoding:
@@ -219,10 +228,13 @@ class Questions:
         about: Mapping[str, Any] = {**ranks, "metadata": document.described(), "passage": part, "start": passage.start}
         return Result(document.doc_id, document.text, **about)
 
-    def _reading(self, result: Result) -> str:
+    def _known(self, result: Result) -> Document | None:
         known = self._library.documents.get(result.doc_id)
-        part = result.passage or result.text
-        return f"{known.title} {part}".strip() if known is not None and known.text == result.text else part
+        return known if known is not None and known.text == result.text else None
+
+    def _reading(self, result: Result) -> str:
+        known, part = self._known(result), result.passage or result.text
+        return f"{known.title} {part}".strip() if known is not None else part
 
 
 def _listed(document: RankedDocument | str | Result, place: int) -> Result:

@@ -5,15 +5,18 @@ saves leaves the last good index.
 """
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from ranker.manifest import fingerprint_path, write_json
 from ranker.pretrained import ModelNotFoundError, resolve
@@ -23,7 +26,9 @@ from ranker.rag.passages import Passage
 from ranker.retrieval.stores import STORES
 from ranker.schemas import require
 
-HEAD = "pipeline.json"
+log = logging.getLogger(__name__)
+
+HEAD, LOCK = "pipeline.json", ".lock"
 PASSAGES = pa.schema(
     [("key", pa.string()), ("doc_id", pa.string()), ("start", pa.int64()), ("end", pa.int64())]
 )  # fmt: skip
@@ -66,17 +71,26 @@ def model_fingerprint(model: str) -> str:
     return fingerprint_path(Path(found)) if Path(found).is_dir() else found
 
 
-def save(folder: Path, head: Head, library: Library) -> None:
-    """Save a pipeline's index into ``folder``, whole or not at all.
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make ``folder`` and let one process at a time save into it.
 
     Raises:
         SavedIndexError: where the folder holds files that are not a saved pipeline's.
     """
     if folder.is_dir() and not (folder / HEAD).is_file():
-        strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(("index-", "."))]
+        # HEAD too may be there by now: another process saves here for the first time.
+        ours = ("index-", ".", HEAD)
+        strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(ours)]
         if strangers:
             raise SavedIndexError(f"{folder}: holds files that are no saved pipeline ({strangers[0]}); choose another")
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        yield
+
+
+def save(folder: Path, head: Head, library: Library) -> str:
+    """Save a pipeline's index into ``folder``, whole or not at all; its generation. The folder is :func:`locked`."""
     numbers = [int(entry.name[6:]) for entry in folder.glob("index-*") if entry.name[6:].isdigit()]
     generation = f"index-{max(numbers, default=0) + 1}"
     work = folder / generation
@@ -89,10 +103,13 @@ def save(folder: Path, head: Head, library: Library) -> None:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    _flush(folder)
     write_json(folder / HEAD, {**asdict(head), "generation": generation})
+    _flush(folder)
     for old in folder.glob("index-*"):
         if old.name != generation:
             shutil.rmtree(old, ignore_errors=True)
+    return generation
 
 
 def _write_passages(path: Path, library: Library) -> None:
@@ -103,10 +120,26 @@ def _write_passages(path: Path, library: Library) -> None:
 
 def _to_disk(folder: Path) -> None:
     # Before the file that names them: a machine that loses its power keeps the last good index too.
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
+    for entry in folder.rglob("*"):
+        _flush(entry)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    # Of a folder: the names in it.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def generation(folder: Path) -> str | None:
+    """The generation that counts in ``folder``; None where nothing whole is saved."""
+    try:
+        return read_head(folder).generation
+    except SavedIndexError:
+        return None
 
 
 def read_head(folder: Path) -> Head:
@@ -125,8 +158,8 @@ def read_head(folder: Path) -> Head:
         raise SavedIndexError(f"{file}: not a saved pipeline ({error}); save it again") from error
 
 
-def load(folder: Path, head: Head, secrets: Mapping[str, Any]) -> Library:
-    """The library of a saved pipeline.
+def load(folder: Path, head: Head, secrets: Mapping[str, Any]) -> tuple[Library, str]:
+    """The library of a saved pipeline, and its generation: the newest one, if another was saved meanwhile.
 
     Args:
         folder: that was saved into. head: its file. secrets: options of the store that are not saved.
@@ -134,19 +167,31 @@ def load(folder: Path, head: Head, secrets: Mapping[str, Any]) -> Library:
     Raises:
         SavedIndexError: where its parts do not belong together. StoreError: where the store's files are broken.
     """
+    while True:
+        now = read_head(folder)
+        if (now.store, now.fingerprint, now.dimension) != (head.store, head.fingerprint, head.dimension):
+            raise SavedIndexError(f"{folder}: an index of another model or store was saved meanwhile; load it again")
+        try:
+            return _read(folder, now, secrets), now.generation
+        except (ValueError, OSError):
+            if generation(folder) in (None, now.generation):
+                raise
+            log.info("%s: %s was replaced while it was read", folder, now.generation)
+
+
+def _read(folder: Path, head: Head, secrets: Mapping[str, Any]) -> Library:
     work = folder / head.generation
     if not (work / "documents.parquet").is_file():
         raise SavedIndexError(f"{work}: the index is missing; index the documents again and save")
     library = Library(STORES[head.store].load(work / "store", **secrets))
     rows = require(pq.read_table(work / "passages.parquet"), PASSAGES, str(work / "passages.parquet")).to_pylist()
     library.restore(read_documents(work / "documents.parquet"), [Passage(**row) for row in rows])
-    store, found = library.store, len(library.passages)
+    found = len(library.passages)
     if len(library.documents) != head.num_documents or found != head.num_passages:
         raise SavedIndexError(f"{work}: {len(library.documents)} documents for {head.num_documents}; index them again")
-    if len(store) != found and store.shared:
-        store.remove(sorted(library.stray()))
-    if len(store) != found and not (store.shared and library.passages.keys() <= store.known()):
-        raise SavedIndexError(f"{work}: {len(store)} vectors for {found} passages; index the documents again and save")
+    if not library.complete():
+        vectors = len(library.store)
+        raise SavedIndexError(f"{work}: {vectors} vectors for {found} passages; index the documents again and save")
     return library
 
 

@@ -5,9 +5,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from ranker.rag import RAGPipeline
+from ranker.rag import RAGPipeline, words
 from ranker.rag.filters import FilterError, predicate
 from ranker.rag.fusion import diverse, fuse
+from ranker.retrieval.bm25 import BM25
 from ranker.retrieval.stores import StoreError
 
 QUERY = "how long does a cat sleep"
@@ -66,6 +67,38 @@ def test_a_missing_field_fits_only_what_denies_it():
     assert fitting == ["ne", "nin"]
 
 
+def test_more_results_than_are_read_by_default_are_read(pet_pipeline, monkeypatch):
+    monkeypatch.setattr(pet_pipeline, "top_k_retrieval", 1)
+    assert len(pet_pipeline.retrieve_and_rerank(QUERY, top_k=4)) == 4
+    assert len(pet_pipeline.retrieve_and_rerank(QUERY)) == 3  # top_k_rerank
+    monkeypatch.setattr(pet_pipeline, "reranker", None)
+    assert len(pet_pipeline.retrieve_and_rerank(QUERY, top_k=4)) == 4
+
+
+def test_a_filter_that_lets_most_through_is_not_sent_to_the_store(tiny_retriever, monkeypatch):
+    pipeline = RAGPipeline(tiny_retriever, device="cpu", chunk_tokens=8, chunk_overlap=0)
+    pipeline.index_documents([
+        {"id": f"{n}", "text": f"a cat and a dog {n}. " * 4, "metadata": {"n": n, "tenth": n % 10 == 0}}
+        for n in range(40)
+    ])  # fmt: skip
+    store, sent = pipeline._library.store, []
+    search = store.search
+
+    def recorded(vectors, k, among=None):
+        sent.append(None if among is None else len(among))
+        return search(vectors, k, among)
+
+    every = ids(pipeline.retrieve("cat", 40))
+    monkeypatch.setattr(store, "search", recorded)
+    assert ids(pipeline.retrieve("cat", 40, where={})) == every
+    for least, kept in ((1, 39), (15, 25)):
+        found = pipeline.retrieve("cat", 30, where={"n": {"$gte": least}})
+        assert ids(found) == [one for one in every if int(one) >= least][:30] and len(found) == min(30, kept)
+    assert set(sent) == {None}
+    assert ids(pipeline.retrieve("cat", 3, where={"tenth": True})) == [one for one in every if int(one) % 10 == 0][:3]
+    assert sent[-1] == sum(len(pipeline._library._keys[f"{n}"]) for n in (0, 10, 20, 30))
+
+
 def test_fusion_sums_the_reciprocal_ranks():
     assert fuse([["a", "b"], ["b", "c"]]) == [
         ("b", pytest.approx(1 / 62 + 1 / 61)), ("a", pytest.approx(1 / 61)), ("c", pytest.approx(1 / 62)),
@@ -87,6 +120,48 @@ def test_hybrid_retrieval_brings_the_word_that_vectors_do_not_know(tiny_retrieve
     assert "30" not in ids(hybrid.retrieve(query, 31))
     hybrid.add([{"id": "new", "text": "xk472 again"}])
     assert ids(hybrid.retrieve("xk472", 31)).index("new") < 5
+
+
+def test_bm25_reads_what_is_new_and_nothing_twice(tiny_retriever, monkeypatch):
+    pipeline = RAGPipeline(tiny_retriever, hybrid=True, device="cpu")
+    pipeline.index_documents([{"id": f"{n}", "text": f"the part xk{n} is broken"} for n in range(5)])
+    read = []
+    split = words.tokenized
+
+    def recorded(texts, language):
+        read.append(list(texts))
+        return split(texts, language)
+
+    monkeypatch.setattr(words, "tokenized", recorded)
+    pipeline.retrieve("xk3")
+    assert [len(texts) for texts in read] == [5, 1]  # the documents, and the question
+    pipeline.update([{"id": "3", "text": "the part xk3 is broken", "metadata": {"seen": True}}])
+    built = pipeline._library._words._built
+    assert pipeline.retrieve("xk3", 1)[0].metadata == {"seen": True}
+    assert pipeline._library._words._built is built and len(read) == 3
+    pipeline.update([{"id": "3", "text": "the part xk9 works"}])
+    assert ids(pipeline.retrieve("xk9", 5))[0] == "3" and read[3:] == [["the part xk9 works"], ["xk9"]]
+    whole = BM25([pipeline._library.read(passage) for passage in pipeline._library.passages.values()])
+    for query in ("part xk9 broken", "xk3", "xk4 works"):
+        order, scores = pipeline._library._words.scores(query)
+        assert order == list(pipeline._library.passages)
+        np.testing.assert_allclose(scores, whole.scores(split([query], "en")[0]), rtol=1e-6)
+    pipeline.delete([f"{n}" for n in range(5)])
+    pipeline.add(["the of and"])  # no word is left
+    assert len(pipeline.retrieve("xk3")) == 1
+
+
+def test_bm25_looks_deeper_where_many_passages_are_of_few_documents(tiny_retriever):
+    pipeline = RAGPipeline(tiny_retriever, hybrid=True, device="cpu", chunk_tokens=8, chunk_overlap=0)
+    pipeline.index_documents([
+        {"id": "long", "text": "cat cat cat cat. " * 200}, {"id": "a", "text": "a cat and a dog"},
+        {"id": "b", "text": "a dog and a fish and a cat"}, {"id": "c", "text": "a fish"},
+    ])  # fmt: skip
+    library = pipeline._library
+    assert len(library.passages) > 40
+    found = [one.passage.doc_id for one in library.lexical("cat", 3, None)]
+    assert found[0] == "long" and set(found) == {"long", "a", "b"}
+    assert [one.passage.doc_id for one in library.lexical("cat", 3, ["b", "c"])] == ["b"]
 
 
 def test_results_below_the_threshold_are_left_out(pet_pipeline):
@@ -118,6 +193,21 @@ def test_a_copy_gives_way_to_something_else(tiny_retriever):
         RAGPipeline("no-such-model", diversity=2)
 
 
+def test_strings_that_are_reranked_are_not_taken_for_documents_of_the_same_number(
+    tiny_retriever, tiny_reranker, monkeypatch
+):
+    pipeline = RAGPipeline(tiny_retriever, tiny_reranker, diversity=0.9, top_k_rerank=2, device="cpu")
+    pipeline.index_documents(["a fish swims", "a parrot can speak", "clean water"])
+    foreign = ["a cat sleeps", "a cat sleeps", "a dog needs a walk every day"]
+    asked = []
+    encode = pipeline.encoder.encode_documents
+    monkeypatch.setattr(pipeline.encoder, "encode_documents", lambda texts: asked.append(list(texts)) or encode(texts))
+    found = pipeline.rerank("a cat sleeps", foreign)
+    assert sorted(asked[0]) == sorted(foreign) and len({one.text for one in found}) == 2
+    pipeline.retrieve_and_rerank("a fish")
+    assert len(asked) == 1  # these are in the index
+
+
 def test_many_questions_at_once_get_what_each_gets_alone(pet_pipeline):
     queries = [QUERY, "who can speak", "water"]
     many = pet_pipeline.retrieve_and_rerank_many(queries)
@@ -147,3 +237,31 @@ def test_questions_are_answered_while_documents_are_added(tiny_retriever, tiny_r
     assert ids(asyncio.run(pipeline.arerank("cat", first)))
     assert len(asyncio.run(pipeline.aretrieve_and_rerank_many(["cat", "dog"]))) == 2
     assert asyncio.run(pipeline.aindex_documents(["x"])) == 1
+
+
+def test_documents_that_are_added_at_once_get_numbers_of_their_own(tiny_retriever, tmp_path):
+    pipeline = RAGPipeline(tiny_retriever, device="cpu")
+
+    async def many() -> None:
+        await asyncio.gather(*(pipeline.aadd([f"a cat {number}", "a dog"]) for number in range(8)))
+
+    asyncio.run(many())
+    assert len(pipeline) == 16 == len(pipeline._library.store)
+    assert {one.id for one in pipeline.retrieve("pet", 16)} == {f"{number}" for number in range(16)}
+    assert {one.text for one in pipeline.retrieve("pet", 16)} == {"a dog", *(f"a cat {number}" for number in range(8))}
+
+
+def test_every_call_can_be_awaited(tiny_retriever, tiny_reranker, tmp_path):
+    pipeline = RAGPipeline(tiny_retriever, tiny_reranker, device="cpu")
+
+    async def story() -> list:
+        await pipeline.aindex_documents(["a cat", "a dog"])
+        await pipeline.aupdate([{"id": "1", "text": "a fish"}])
+        await pipeline.adelete(["0"])
+        lists = await pipeline.aretrieve_many(["pet", "fish"], 1)
+        lists += await pipeline.arerank_many(["pet"], [["a cow", "a hen"]])
+        await pipeline.asave(tmp_path / "saved")
+        return [{one.text for one in found} for found in lists]
+
+    assert asyncio.run(story()) == [{"a fish"}, {"a fish"}, {"a cow", "a hen"}]
+    assert len(RAGPipeline.load(tmp_path / "saved", device="cpu")) == 1

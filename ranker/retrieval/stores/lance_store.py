@@ -42,6 +42,7 @@ class LanceStore(CollectionStore):
         self._table = self._database.create_table(self.collection, schema=schema)
 
     def _count(self) -> int:
+        self._table.checkout_latest()  # a table shows what was there when it was opened, whatever others write
         return int(self._table.count_rows())
 
     def _write(self, ids: list[str], vectors: Vectors) -> None:
