@@ -196,7 +196,7 @@ def test_a_copy_gives_way_to_something_else(tiny_retriever):
 def test_strings_that_are_reranked_are_not_taken_for_documents_of_the_same_number(
     tiny_retriever, tiny_reranker, monkeypatch
 ):
-    pipeline = RAGPipeline(tiny_retriever, tiny_reranker, diversity=0.9, top_k_rerank=2, device="cpu")
+    pipeline = RAGPipeline(tiny_retriever, tiny_reranker, diversity=1.0, top_k_rerank=2, device="cpu")
     pipeline.index_documents(["a fish swims", "a parrot can speak", "clean water"])
     foreign = ["a cat sleeps", "a cat sleeps", "a dog needs a walk every day"]
     asked = []

@@ -66,7 +66,7 @@ class CollectionStore(ABC):
         self.shared = place is not None
         self.collection = existing or f"{collection}-{uuid4().hex[:12]}"
         self._made = existing is not None
-        self._unsaved: finalize[Any, Any] | None = None
+        self._unsaved: finalize[..., Any] | None = None
         with self._told():
             self._open(self._made)
 
