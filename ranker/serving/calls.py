@@ -11,7 +11,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from ray.exceptions import ObjectLostError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RaySystemError,
+    WorkerCrashedError,
+)
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -30,7 +37,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # The replica, its process or its node is gone, and another one may answer.
-GONE = (ReplicaUnavailableError, RequestCancelledError, RayActorError, WorkerCrashedError, ObjectLostError)
+GONE = (
+    ReplicaUnavailableError, RequestCancelledError, RayActorError, WorkerCrashedError, ObjectLostError, NodeDiedError,
+    LocalRayletDiedError, RaySystemError,
+)  # fmt: skip
 # Three in all: a request that kills whoever reads it must not go through the whole deployment.
 ATTEMPTS = 3
 PAUSE_S = 0.1
@@ -82,7 +92,7 @@ class Backend:
     """The reranker and, where the service has one, the retriever.
 
     Args:
-        reranker, retriever: handles. deadline_s: longest time for one request; 504 after it.
+        reranker, retriever: handles. deadline_s: longest time for one request, all its calls together; 504 after it.
         retried: told the deployment of every call that is repeated.
     """
 
@@ -95,7 +105,9 @@ class Backend:
     ) -> None:
         self._reranker, self._retriever, self._deadline_s, self._retried = reranker, retriever, deadline_s, retried
         self._answered: dict[str, float] = {}
+        # What is refused unread needs the reranker, so only its queue counts.
         self.overload = Overload()
+        self._queues = {"reranker": self.overload, "retriever": Overload()}
 
     async def score(
         self, query: str, documents: list[str], model: str | None = None, max_tokens: int | None = None
@@ -113,7 +125,7 @@ class Backend:
             return Scored([], 0, 0.0)
         wishes = {name: wish for name, wish in (("model", model), ("max_tokens", max_tokens)) if wish is not None}
         scored: Scored = await self._ask(
-            "reranker", lambda left: self._reranker.score.remote(query, documents, left, **wishes), self._deadline_s
+            "reranker", lambda left: self._reranker.score.remote(query, documents, left, **wishes)
         )
         trace = current()
         trace.documents += len(documents)
@@ -128,7 +140,7 @@ class Backend:
         """The nearest documents, best first. Errors as in :meth:`score`."""
         retriever, begin = self._index(), time.perf_counter()
         found: list[Neighbour] = await self._ask(
-            "retriever", lambda left: retriever.retrieve.remote(query, num_candidates), self._deadline_s
+            "retriever", lambda left: retriever.retrieve.remote(query, num_candidates)
         )
         current().spent("retrieve", time.perf_counter() - begin)
         return found
@@ -140,12 +152,12 @@ class Backend:
             ApiError: 503 where they could not be written; the rest as in :meth:`score`.
         """
         retriever = self._index()
-        return await self._ask("retriever", lambda left: retriever.change.remote(put, delete), self._deadline_s)
+        return await self._ask("retriever", lambda left: retriever.change.remote(put, delete))
 
     async def get_document(self, doc_id: str) -> "Document | None":
         """The document with this id. Errors as in :meth:`score`."""
         retriever = self._index()
-        return await self._ask("retriever", lambda left: retriever.get.remote(doc_id), self._deadline_s)
+        return await self._ask("retriever", lambda left: retriever.get.remote(doc_id))
 
     async def describe(self) -> dict[str, Any]:
         """What the deployments say of themselves; also the proof that each has a replica that answers."""
@@ -177,13 +189,19 @@ class Backend:
     async def _describe(self, name: str, handle: Handle) -> Any:
         return await self._ask(name, lambda left: handle.describe.remote(), READY_TIMEOUT_S)
 
-    async def _ask(self, deployment: str, call: Callable[[float], Awaitable[T]], seconds: float) -> T:
-        """The answer of a call, repeated while replicas go away and time is left."""
-        end = time.monotonic() + seconds
+    async def _ask(self, deployment: str, call: Callable[[float], Awaitable[T]], seconds: float | None = None) -> T:
+        """The answer of a call, repeated while replicas go away and time is left.
+
+        Args:
+            seconds: for this call alone. None: what the request's other calls have left of its deadline.
+        """
+        end = current().began + self._deadline_s if seconds is None else time.monotonic() + seconds
         for attempt in range(1, ATTEMPTS + 1):
             left = end - time.monotonic()
+            if left <= 0:
+                raise self._too_late(seconds)
             try:
-                answer = await self._within(call(left), left, seconds)
+                answer = await self._within(deployment, call(left), left, seconds)
             except GONE:
                 if attempt == ATTEMPTS or time.monotonic() + PAUSE_S * attempt >= end:
                     break
@@ -195,17 +213,21 @@ class Backend:
             return answer
         raise unavailable()
 
-    async def _within(self, call: Awaitable[T], left: float, deadline_s: float) -> T:
+    def _too_late(self, seconds: float | None) -> ApiError:
+        limit = self._deadline_s if seconds is None else seconds
+        return ApiError(504, f"no answer within {limit:g} s; send fewer documents or try again later")
+
+    async def _within(self, deployment: str, call: Awaitable[T], left: float, seconds: float | None) -> T:
         try:
             answer = await asyncio.wait_for(_awaited(call), left)
         except TimeoutError:
             _cancel(call)
-            raise ApiError(504, f"no answer within {deadline_s:g} s; send fewer documents or try again later") from None
+            raise self._too_late(seconds) from None
         except asyncio.CancelledError:
             _cancel(call)  # the client went away: its pairs leave the queue
             raise
         except BackPressureError:
-            self.overload.refused()
+            self._queues[deployment].refused()
             raise queue_full(RETRY_AFTER_S) from None
         except QueueFullError as error:
             raise queue_full(error.wait_s - left / 2) from None
@@ -215,7 +237,7 @@ class Backend:
             raise ApiError(503, _message(error), {"retry-after": str(RETRY_AFTER_S)}) from None
         except DeploymentUnavailableError:
             raise unavailable() from None
-        self.overload.answered()
+        self._queues[deployment].answered()
         return answer
 
 

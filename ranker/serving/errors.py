@@ -1,7 +1,8 @@
 """Every error is one JSON body with string values, whatever client reads it.
 
 Cohere's clients read ``message``, Jina's and Voyage's ``detail`` (a list there crashes them), those of
-text-embeddings-inference ``error`` and ``error_type``.
+text-embeddings-inference ``error`` and ``error_type``. Infinity's own client reads ``detail`` of a 422 as a list, and
+crashes on a text that is not empty; there it is empty, and ``message`` says what is wrong.
 """
 
 import logging
@@ -15,6 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+
+from ranker.serving.trace import current
 
 # Below Serve's own logger, so that `logging_config` of a Serve config decides encoding, level and place.
 LOGGER = "ray.serve.ranker"
@@ -80,19 +83,23 @@ class ErrorBody(BaseModel):
     id: str
 
 
-def error_body(status: int, message: str, request_id: str) -> dict[str, str]:
-    """The one body of all errors."""
+def error_body(status: int, message: str, request_id: str, detail: str | None = None) -> dict[str, str]:
+    """The one body of all errors. ``detail=None``: the message there too."""
     kind = ERROR_TYPES.get(status, "Error")
-    return {"message": message, "detail": message, "error": message, "error_type": kind, "id": request_id}
+    said = message if detail is None else detail
+    return {"message": message, "detail": said, "error": message, "error_type": kind, "id": request_id}
 
 
 def error_response(
-    status: int, message: str, request_id: str, headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
+    detail: str | None = None,
 ) -> JSONResponse:
     """The body as a response, with the request id also as a header."""
-    return JSONResponse(
-        error_body(status, message, request_id), status, {**(headers or {}), "x-request-id": request_id}
-    )
+    body = error_body(status, message, request_id, detail)
+    return JSONResponse(body, status, {**(headers or {}), "x-request-id": request_id})
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -124,13 +131,22 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def told(request: Request, error: ApiError) -> JSONResponse:
-        return error_response(error.status_code, error.detail, request_id_of(request.scope), error.headers)
+        detail = "" if error.status_code == 422 and _is_infinitys(request) else None
+        return error_response(error.status_code, error.detail, request_id_of(request.scope), error.headers, detail)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(422, explain_validation(list(error.errors())), request_id_of(request.scope))
+        said, detail = explain_validation(list(error.errors())), "" if _is_infinitys(request, error.body) else None
+        return error_response(422, said, request_id_of(request.scope), detail=detail)
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path}: {error.detail}"
         return error_response(error.status_code, message, request_id_of(request.scope), error.headers)
+
+
+def _is_infinitys(request: Request, body: Any = None) -> bool:
+    """Whether a client of Infinity asks; ``body`` where it could not be read, so that no route has told the dialect."""
+    if current().dialect == "infinity" or request.url.path.endswith("/infinity/rerank"):
+        return True
+    return isinstance(body, dict) and "raw_scores" in body and body.get("texts") is None

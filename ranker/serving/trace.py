@@ -3,6 +3,7 @@
 The door makes one; whoever answers the request writes into it. It holds nothing of the request's text.
 """
 
+import time
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ class Trace:
     Args:
         dialect: wire format of the client. model: that answered, by the service's own name.
         documents: how many were scored. times: seconds by part: queue, tokenise, inference, retrieve.
-        retries: calls that were repeated because a replica went away.
+        retries: calls that were repeated because a replica went away. began: monotonic seconds when it arrived.
     """
 
     dialect: str = ""
@@ -22,6 +23,7 @@ class Trace:
     documents: int = 0
     times: dict[str, float] = field(default_factory=dict)
     retries: int = 0
+    began: float = field(default_factory=time.monotonic)
 
     def spent(self, part: str, seconds: float) -> None:
         """Add to the time of a part."""

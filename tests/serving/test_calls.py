@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RaySystemError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 
 from ranker.serving import calls, overload
@@ -55,7 +55,13 @@ def refusal(reranker: Reranker, **arguments) -> ApiError:
     return caught.value
 
 
-@pytest.mark.parametrize("gone", [RayActorError(), ActorDiedError(), ReplicaUnavailableError("r1")])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        RayActorError(), ActorDiedError(), ReplicaUnavailableError("r1"), NodeDiedError("node"),
+        RaySystemError("the raylet was killed"),
+    ],
+)  # fmt: skip
 def test_a_replica_that_dies_under_a_request_is_not_seen(gone: Exception):
     retried = []
     assert ask(Reranker(gone, gone), retried=retried.append).logits == [1.0]
@@ -82,6 +88,58 @@ def test_the_second_try_has_what_is_left_of_the_time():
     start = time.perf_counter()
     assert refusal(late, deadline_s=0.3).status_code == 504
     assert time.perf_counter() - start < 1.5
+
+
+class Retriever:
+    """Answers after some seconds, or refuses."""
+
+    def __init__(self, seconds: float = 0.0, error: Exception | None = None):
+        self.seconds, self.error = seconds, error
+        self.retrieve = Method(self._retrieve)
+
+    async def _retrieve(self, query, num_candidates):
+        await asyncio.sleep(self.seconds)
+        if self.error:
+            raise self.error
+        return []
+
+
+def test_all_calls_of_a_request_share_its_deadline_and_those_of_a_late_one_are_not_made():
+    async def story(seconds: float):
+        trace, token = begin()
+        try:
+            trace.began -= seconds  # read and parsed for so long
+            reranker = Reranker(5.0)
+            backend = Backend(reranker, Retriever(0.2), 1.0)
+            start = time.perf_counter()
+            with pytest.raises(ApiError) as caught:
+                await backend.retrieve("q", 5)
+                await backend.score("q", ["d"])
+            return caught.value.status_code, time.perf_counter() - start, reranker.seconds_left
+        finally:
+            end(token)
+
+    status, took, [left] = asyncio.run(story(0.3))
+    assert status == 504 and took == pytest.approx(0.7, abs=0.2) and left == pytest.approx(0.5, abs=0.1)
+    status, took, asked = asyncio.run(story(2.0))
+    assert (status, asked) == (504, []) and took < 0.1
+
+
+def test_a_full_retriever_says_nothing_of_the_rerankers_queue():
+    full = BackPressureError(num_queued_requests=1, max_queued_requests=1)
+
+    async def story():
+        backend = Backend(Reranker(full), Retriever(error=full), 5.0)
+        seen = []
+        for ask_one in (backend.retrieve("q", 5), backend.score("q", ["d"])):
+            with suppress(ApiError):
+                await ask_one
+            seen.append(backend.overload.full)
+        backend._retriever = Retriever()
+        await backend.retrieve("q", 5)
+        return [*seen, backend.overload.full]
+
+    assert asyncio.run(story()) == [False, True, True]
 
 
 def test_a_full_queue_is_told_at_once_and_not_asked_again():

@@ -205,6 +205,22 @@ def test_a_client_with_a_wrong_key_says_why(name: str, locked_service: str):
         CLIENTS[name](locked_service)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"top_n": 0}, "top_n: Input should be greater"), ({"documents": ["d"] * 1001}, "1001 is above the limit")],
+)
+def test_infinitys_client_can_read_what_is_wrong(open_service: str, wrong: dict, said: str):
+    found = pytest.importorskip("infinity_client")
+    from infinity_client.api.default import rerank
+    from infinity_client.models import HTTPValidationError, RerankInput
+
+    body = RerankInput(query=QUERY, **{"documents": DOCUMENTS, **wrong})
+    with found.AuthenticatedClient(base_url=open_service, token=KEY) as asking:
+        asked = rerank.sync(client=asking, body=body)
+    assert isinstance(asked, HTTPValidationError) and asked.detail == []
+    assert said in asked.additional_properties["message"]
+
+
 @pytest.fixture(scope="module")
 def expected(tiny_reranker: str) -> list[float]:
     from ranker.config import ScoringConfig

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import math
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -129,6 +130,21 @@ def test_jina_gets_results_with_documents_as_objects(route):
     assert answer["usage"] == {"prompt_tokens": 21, "total_tokens": 21}
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/rerank", {"raw_scores": False, "top_n": 0}, "top_n: Input should be greater than or equal to 1"),
+        ("/rerank", {"raw_scores": True, "documents": ["b"] * 4}, "4 is above the limit of 3"),
+        ("/infinity/rerank", {"top_n": 0}, "top_n"),
+        ("/infinity/rerank", {"documents": ["b"] * 4}, "4 is above"),
+    ],
+)
+def test_infinity_iterates_over_the_detail_of_a_422(path: str, body: dict, said: str):
+    answer = client(max_documents=3).post(path, json={"query": "a", "documents": ["b"], **body})
+    told = assert_error(answer, 422, "Validation")
+    assert told["detail"] == "" and said in told["message"] and told["error"] == told["message"]
+
+
 def test_infinity_gets_documents_as_strings_and_only_when_asked():
     body = {"query": "ab", "documents": DOCUMENTS, "raw_scores": False}
     assert client().post("/rerank", json=body).json()["results"][0].keys() == {"index", "relevance_score"}
@@ -240,6 +256,15 @@ def test_failures_behind_the_gateway(error, status, kind, caplog):
 def test_deadline_is_504_and_the_call_is_given_up():
     slow = client(StubReranker(delay=5), deadline_s=0.05)
     assert_error(slow.post("/v2/rerank", json={"query": "a", "documents": ["b"]}), 504, "Timeout")
+
+
+def test_scores_of_many_queries_have_one_deadline_for_all_of_them():
+    reranker = StubReranker(delay=0.1)
+    pairs = {"text_1": [f"q{number}" for number in range(80)], "text_2": ["d"] * 80}
+    start = time.perf_counter()
+    assert_error(client(reranker, deadline_s=0.35).post("/score", json=pairs), 504, "Timeout")
+    assert time.perf_counter() - start < 0.8  # ten waves of eight would take a second
+    assert len(reranker.calls) <= 32
 
 
 def test_unknown_routes_and_methods_have_the_same_body():
