@@ -57,19 +57,24 @@ ANYBODY = Key("anybody", b"")
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The accepted keys, held as SHA-256 digests. Empty: every request is let in (loopback only)."""
+    """The accepted keys, held as SHA-256 digests. None, and not closed: every request is let in (loopback only).
+
+    Args:
+        closed: a file of keys is named, so that without a key in it nobody is let in.
+    """
 
     keys: tuple[Key, ...] = ()
+    closed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.keys)
+        return self.closed or bool(self.keys)
 
     def find(self, authorization: str | None) -> Key | None:
         """The key in an ``Authorization`` header: ``Bearer KEY``, or the bare key as some clients send it; else None.
 
         All keys are compared, each in constant time, so the answer's time says nothing about them.
         """
-        if not self.keys:
+        if not self:
             return ANYBODY
         digest = _digest(_token(authorization or ""))
         matches = [key for key in self.keys if hmac.compare_digest(digest, key.digest)]
@@ -83,7 +88,7 @@ class KeyRing:
 class KeyWatch:
     """A ring that follows its file: a key that is added or struck out counts within a second, without a restart.
 
-    Where the file cannot be read any more, the keys that were read last stay, and the log says so.
+    An empty file lets nobody in. Where it cannot be read any more, the keys that were read last stay; the log says so.
 
     Args:
         file, environment: as :func:`load_keys` takes them. clock: seconds, monotonic.
@@ -122,8 +127,6 @@ class KeyWatch:
     def _read_again(self, mark: object) -> None:
         try:
             ring = load_keys(self._file, self._environment)
-            if self._ring and not ring:
-                raise SecurityError("the file holds no key any more, which would open the service to everybody")
         except SecurityError as error:
             log.error("%s; the keys that were read before stay in force", error)
         else:
@@ -146,7 +149,7 @@ def load_keys(file: str | Path | None = None, environment: Mapping[str, str] | N
 
     A key is written as it is or as ``sha256:<hex digest>``, and may be followed by its name and its limits:
     ``sha256:9f86... name=team-a requests_per_minute=600 write=no``. ``file=None`` reads the file that
-    RANKER_API_KEYS_FILE names, if any.
+    RANKER_API_KEYS_FILE names, if any. A file without a key, and none elsewhere: nobody is let in.
 
     Raises:
         SecurityError: where the file is missing, or naming every entry that cannot be read (and no key).
@@ -177,7 +180,9 @@ def load_keys(file: str | Path | None = None, environment: Mapping[str, str] | N
                 problems.append(f"{where}: {error}")
     if problems:
         raise SecurityError("\n".join(problems))
-    return KeyRing(tuple(keys.values()))
+    if path and not keys:
+        log.warning("%s: holds no API key, so every request is refused", path)
+    return KeyRing(tuple(keys.values()), closed=path is not None)
 
 
 def new_key() -> tuple[str, str]:

@@ -101,7 +101,23 @@ def test_keys_follow_their_file_without_a_restart(tmp_path: Path):
     assert watch.find("one") is None and watch.find("two") is not None
 
 
-@pytest.mark.parametrize("content", ["sha256:beef\n", "# nobody\n", None])
+def test_a_file_that_is_emptied_lets_nobody_in_also_after_a_restart(tmp_path: Path, caplog):
+    file, clock = tmp_path / "keys", Clock()
+    file.write_text("one\n")
+    watch = KeyWatch(file, {}, clock)
+    file.write_text("# nobody\n")
+    clock.now = 1.0
+    for keys in (watch, KeyWatch(file, {}), load_keys(file, {})):
+        assert keys and keys.find("one") is None and keys.find(None) is None
+    assert "every request is refused" in caplog.text
+    require_keys(["0.0.0.0"], watch)  # closed to everybody is not open
+    assert load_keys(file, {"RANKER_API_KEYS": "two"}).admits("two")
+    file.write_text("three\n")
+    clock.now = 2.0
+    assert watch.find("three") is not None
+
+
+@pytest.mark.parametrize("content", ["sha256:beef\n", None])
 def test_a_file_that_is_broken_later_leaves_the_keys_in_force(tmp_path: Path, content, caplog):
     file, clock = tmp_path / "keys", Clock()
     file.write_text("one\n")
