@@ -145,11 +145,12 @@ def show_config(config: ConfigFile, overrides: Overrides = None) -> None:
 @serve_app.command("check")
 def serve_check(configs: Annotated[list[Path], typer.Argument(help="Serve config files.")]) -> None:
     """Find what Ray Serve accepts silently: unknown keys, fields in the wrong place, missing model folders."""
-    from ranker.serving.lint import check
+    from ranker.serving.lint import check, remarks
 
     problems = [problem for config in configs for problem in check(config)]
-    for problem in problems:
-        typer.echo(problem, err=True)
+    notes = [f"note: {remark}" for config in configs for remark in remarks(config)]
+    for line in (*problems, *notes):
+        typer.echo(line, err=True)
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{len(configs)} file{'s' if len(configs) > 1 else ''} checked, no problems")

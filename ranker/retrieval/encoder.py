@@ -42,6 +42,7 @@ class Encoder:
         threads: cores for torch in this process; None: leave torch's own choice.
         engine: torch, or onnx for a graph in the model's folder (``onnx/model.onnx``, ``onnx/model_int8.onnx``).
             auto: with precision auto and on a CPU, what ``ranker engines`` measured here to be fastest; else torch.
+        safetensors_only: never read weights from a pickle, which can run any code; for a hub id too.
 
     Raises:
         ranker.pretrained.ModelNotFoundError: where the model's folder is none.
@@ -57,6 +58,7 @@ class Encoder:
         batch_size: int = 64,
         threads: int | None = None,
         engine: Literal["auto", "torch", "onnx"] = "auto",
+        safetensors_only: bool = False,
     ) -> None:
         from sentence_transformers import SentenceTransformer
 
@@ -68,11 +70,11 @@ class Encoder:
         folder = resolve(model)
         self.engine, self.precision = choose_engine(folder, engine, precision, self.device)
         self.batch_size = batch_size
+        options: dict[str, Any] = {"dtype": _DTYPES.get(self.precision, torch.float32)}
+        if safetensors_only:
+            options["use_safetensors"] = True
         self._model: Any = SentenceTransformer(
-            folder,
-            device=self.device,
-            trust_remote_code=False,
-            model_kwargs={"dtype": _DTYPES.get(self.precision, torch.float32)},
+            folder, device=self.device, trust_remote_code=False, model_kwargs=options
         )
         if self.engine == "onnx":
             # In the place of the torch model, whose weights are let go; pooling and normalising stay.

@@ -16,15 +16,18 @@ class Retriever:
 
     Args:
         index_folder: a finished index. device: of the encoder; None: an accelerator when there is one.
+        safetensors_only: refuse an encoder whose weights are pickles, also one by hub id.
 
     Raises:
         ranker.manifest.StageError: where the index is not finished.
     """
 
-    def __init__(self, index_folder: str | Path, device: str | None = None) -> None:
+    def __init__(self, index_folder: str | Path, device: str | None = None, safetensors_only: bool = False) -> None:
         folder = Path(index_folder)
         self.info = IndexInfo.read(folder)
-        self.encoder = Encoder(self.info.model, self.info.max_length, self.info.precision, device)
+        self.encoder = Encoder(
+            self.info.model, self.info.max_length, self.info.precision, device, safetensors_only=safetensors_only
+        )
         self._stores: list[FaissStore] = []
         for shard in range(len(self.info.shards)):
             store = STORES[self.info.store].load(shard_folder(folder, shard))

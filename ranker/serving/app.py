@@ -4,11 +4,9 @@
 annotation of ``build`` to make the typed arguments, so this module must not postpone its annotations.
 """
 
-from pathlib import Path
-
 from ray.serve import Application
 
-from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs, find_artefacts
+from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeArgs, documents_folder, find_artefacts
 from ranker.serving.deployments import Gateway, Reranker, Retriever
 from ranker.serving.security import load_keys, require_keys, running_host
 
@@ -30,9 +28,8 @@ def build(args: ServeArgs) -> Application:
     retriever = None
     if artefacts.index is not None and artefacts.corpus is not None:
         index = RetrieverSettings(index=str(artefacts.index), corpus=str(artefacts.corpus))
-        # Named here and once, so that another index finds the same log.
-        documents = Path(args.documents or artefacts.index.parent / "documents").expanduser().absolute()
-        retriever = Retriever.options(user_config=index.model_dump()).bind(str(documents))
+        documents = documents_folder(args, artefacts.index)
+        retriever = Retriever.options(user_config=index.model_dump()).bind(str(documents), args.writable)
     application: Application = Gateway.bind(
         reranker, retriever, artefacts.model_name, artefacts.config.model_dump(), args.model_dump()
     )

@@ -132,6 +132,11 @@ def find_artefacts(args: ServeArgs) -> Artefacts:
     return Artefacts(models, index, corpus, experiment.serve)
 
 
+def documents_folder(args: ServeArgs, index: Path) -> Path:
+    """Where the log of documents that are added while serving lies; named once, so that another index finds it too."""
+    return Path(args.documents or index.parent / "documents").expanduser().absolute()
+
+
 def refuse_pickles(model: str) -> None:
     """Let only a model pass whose weights cannot run code when they are loaded; a hub id is not looked into here.
 

@@ -9,13 +9,16 @@ from ray.serve.config import AutoscalingConfig
 from ranker.registry import nearest
 from ranker.serving.artefacts import RerankerSettings, RetrieverSettings
 from ranker.serving.autoscaling import TokenPolicy
+from ranker.serving.errors import RETRY_AFTER_S
 
-# What the code says where a config does not (deployments.py); Ray's own number for deployments that are not ours.
+# What the code says where a config does not (deployments.py); Ray's own numbers for deployments that are not ours.
 MAX_ONGOING = {"Gateway": 1000, "Retriever": 32, "Reranker": 64}
 RAYS_MAX_ONGOING = 5
-RAYS_GRACE_S = 20.0
+GRACE_S, RAYS_GRACE_S = 40.0, 20.0
+QUEUED = 1000
 RAYS_CHECK_PERIOD_S = 10.0
 RAYS_CHECK_TIMEOUT_S = 30.0
+BACKPRESSURE = {"status_code": 429, "retry_after_s": RETRY_AFTER_S}
 # What a change without a restart may say.
 SETTINGS: dict[str, type[BaseModel]] = {"Reranker": RerankerSettings, "Retriever": RetrieverSettings}
 POLICY = f"{TokenPolicy.__module__}:{TokenPolicy.__name__}"
@@ -33,7 +36,7 @@ def contradictions(deployment: dict[str, Any], http: dict[str, Any], ours: bool)
         yield from problems
         if not problems:
             yield from _scaling(scaling, deployment, ours)
-    yield from _timeouts(deployment, http)
+    yield from _timeouts(deployment, http, GRACE_S if ours else RAYS_GRACE_S)
     if ours:
         yield from _queues(deployment)
         yield from _settings(deployment)
@@ -91,8 +94,8 @@ def _scaling(scaling: dict[str, Any], deployment: dict[str, Any], ours: bool) ->
         )
 
 
-def _timeouts(deployment: dict[str, Any], http: dict[str, Any]) -> Iterator[str]:
-    timeout, grace = http.get("request_timeout_s"), deployment.get("graceful_shutdown_timeout_s", RAYS_GRACE_S)
+def _timeouts(deployment: dict[str, Any], http: dict[str, Any], default_grace: float) -> Iterator[str]:
+    timeout, grace = http.get("request_timeout_s"), deployment.get("graceful_shutdown_timeout_s", default_grace)
     if timeout is not None and grace <= timeout:
         said = "" if "graceful_shutdown_timeout_s" in deployment else " (its default)"
         yield (
@@ -122,9 +125,9 @@ def _settings(deployment: dict[str, Any]) -> Iterator[str]:
 
 
 def _queues(deployment: dict[str, Any]) -> Iterator[str]:
-    if deployment.get("max_queued_requests", -1 if deployment["name"] == "Gateway" else 0) == -1:
+    if deployment.get("max_queued_requests", QUEUED) == -1:
         yield "max_queued_requests: -1 is a queue without an end; requests wait in it until all of them are too late"
-    back = deployment.get("backpressure_config") or {}
+    back = deployment.get("backpressure_config", BACKPRESSURE) or {}
     if deployment["name"] == "Gateway" and back.get("status_code", 503) != 429:
         yield (
             "backpressure_config.status_code: 503 for a full queue makes clients repeat at once; say 429 and "

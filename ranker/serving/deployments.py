@@ -17,13 +17,14 @@ from ranker.serving.artefacts import RerankerSettings, RetrieverSettings, ServeA
 from ranker.serving.autoscaling import ARRIVING_TOKENS, PENDING_TOKENS, TOKENS_PER_S
 from ranker.serving.batching import QueueFullError
 from ranker.serving.calls import Backend, Neighbour, Scored
-from ranker.serving.deployment_rules import MAX_ONGOING
+from ranker.serving.deployment_rules import BACKPRESSURE, GRACE_S, MAX_ONGOING, QUEUED
 from ranker.serving.engine import ModelEngine
 from ranker.serving.errors import EngineError, log_failure
 from ranker.serving.index_worker import Changed, IndexWorker
+from ranker.serving.journal import check_writable, warn_of_unread
 from ranker.serving.keys import KeyWatch
 from ranker.serving.live_index import Document, LiveIndex
-from ranker.serving.metrics import EngineMetrics, GatewayMetrics, families
+from ranker.serving.metrics import EngineMetrics, GatewayMetrics, RetrieverMetrics, families
 from ranker.serving.observation import gather
 from ranker.serving.routes import Limits, Service, create_app
 from ranker.serving.security import require_keys, running_host
@@ -126,11 +127,16 @@ class RetrieverReplica:
     Ray Serve's ``user_config`` says which index.
 
     Args:
-        documents: folder of the log of documents.
+        documents: folder of the log of documents. writable: whether any may come.
+
+    Raises:
+        JournalError: where documents may come and the log cannot be written.
     """
 
-    def __init__(self, documents: str) -> None:
-        self._documents = Path(documents)
+    def __init__(self, documents: str, writable: bool = True) -> None:
+        self._documents, self._metrics = Path(documents), RetrieverMetrics()
+        if writable:
+            check_writable(self._documents)
         self._indexes: Swapper[IndexWorker] = Swapper(self._open, IndexWorker.close)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -144,6 +150,7 @@ class RetrieverReplica:
         Raises:
             EngineError: where the encoder or the index fails; the log has the reason.
         """
+        self._metrics.retrievals.inc()
         with self._indexes.use() as (_, index):
             return await index.retrieve(query, num_candidates)
 
@@ -171,9 +178,15 @@ class RetrieverReplica:
         with self._indexes.use() as (_, index):
             await index.check()
 
+    async def metrics(self) -> list[Metric]:
+        """What this replica has counted, for ``/metrics``."""
+        return families(self._metrics.registry, "Retriever", replica_name())
+
     def _open(self, source: str) -> IndexWorker:
         settings = RetrieverSettings.model_validate_json(source)
-        return IndexWorker(LiveIndex(Path(settings.index), Path(settings.corpus), self._documents))
+        warn_of_unread(self._documents, Path(settings.index))
+        index = LiveIndex(Path(settings.index), Path(settings.corpus), self._documents, self._metrics)
+        return IndexWorker(index)
 
 
 class GatewayReplica:
@@ -234,19 +247,26 @@ def replica_name() -> str:
     return str(serve.get_replica_context().replica_id.unique_id)
 
 
-# Without a config file (`serve.run(build(args))`) the three fit on two cores; a config file overrides all of this.
+# Without a config file (`serve.run(build(args))`) the three fit on two cores; a config file overrides what it names.
 Reranker = serve.deployment(
     name="Reranker",
     max_ongoing_requests=MAX_ONGOING["Reranker"],
     max_queued_requests=128,
+    graceful_shutdown_timeout_s=GRACE_S,
     ray_actor_options={"num_cpus": 0.8},
 )(RerankerReplica)
 Retriever = serve.deployment(
     name="Retriever",
     max_ongoing_requests=MAX_ONGOING["Retriever"],
     max_queued_requests=256,
+    graceful_shutdown_timeout_s=GRACE_S,
     ray_actor_options={"num_cpus": 0.2},
 )(RetrieverReplica)
 Gateway = serve.deployment(
-    name="Gateway", max_ongoing_requests=MAX_ONGOING["Gateway"], ray_actor_options={"num_cpus": 0.2}
+    name="Gateway",
+    max_ongoing_requests=MAX_ONGOING["Gateway"],
+    max_queued_requests=QUEUED,
+    backpressure_config=BACKPRESSURE,
+    graceful_shutdown_timeout_s=GRACE_S,
+    ray_actor_options={"num_cpus": 0.2},
 )(serve.ingress()(GatewayReplica))

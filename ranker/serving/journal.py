@@ -2,8 +2,9 @@
 
 One file, ``documents.log``: a head, then records of one request each, written whole behind a length and a checksum and
 synchronised before :meth:`Journal.append` returns. A record that a crash tore is no record: readers stop before it, and
-the next writer cuts it off. Writers of all replicas and nodes take turns by a lock file; readers look at the end of the
-file whenever they search, so that what one replica acknowledged, every replica finds.
+the next writer sets it aside, with all behind it, as ``documents.log.cut-<time>``. Writers of all replicas and nodes
+take turns by a lock file; readers look at the end of the file whenever they search, so that what one replica
+acknowledged, every replica finds.
 
 A record is an Arrow IPC stream, mapped and not read into memory, so that texts cost none.
 """
@@ -11,10 +12,10 @@ A record is an Arrow IPC stream, mapped and not read into memory, so that texts 
 import logging
 import mmap
 import os
-import struct
-import zlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +23,33 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
+from ranker.serving.errors import LOGGER
+from ranker.serving.records import (
+    HEAD,
+    HEAD_BYTES,
+    MAGIC,
+    PUT,
+    Place,
+    deletion,
+    encode,
+    new_head,
+    puts,
+    read_records,
+    replace_file,
+    vectors_of,
+    write_at,
+)
+
+log = logging.getLogger(LOGGER)
 
 LOG, LOCK = "documents.log", "documents.lock"
-MAGIC = b"RANKLOG1"
-_HEAD = struct.Struct("<8s8s")  # magic, generation: random, another one after a compaction
-_RECORD = struct.Struct("<QII")  # bytes that follow, their CRC-32, CRC-32 of the length
-ALIGNMENT = 64  # of Arrow's buffers
 LOCK_TIMEOUT_S, LOCK_POLL_S = 10.0, 0.005
-PUT, DELETE = b"put", b"delete"
-# A log is written anew when it has this many bytes at least, and fewer than half of its rows count.
+# A log is written anew when it has this many bytes at least, and fewer than half of the documents put into it count.
 SMALLEST_COMPACTION = 4 * 2**20
-ROWS_AT_ONCE = 1024
 
 
 class JournalError(RuntimeError):
     """A log that cannot be written or read; the message names the file and the remedy."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a row of the log lies: the record's first byte, its length, the row in it."""
-
-    start: int
-    length: int
-    row: int
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Journal:
         self._map: mmap.mmap | None = None
         self._again, self._unseen = False, list[Change]()
         self.places: dict[str, Place | None] = {}  # None: deleted
-        self.num_rows = 0
+        self.num_living = self.num_put = 0  # ids that are not deleted; rows that were put, replaced ones too
 
     def refresh(self) -> tuple[bool, list[Change]]:
         """What was written since the last call, by this process and others.
@@ -102,12 +105,11 @@ class Journal:
         Raises:
             JournalError: where they could not be written; nothing of them is left then.
         """
-        self._write(_puts(doc_ids, titles, texts, vectors, encoder))
+        self._write(puts(doc_ids, titles, texts, vectors, encoder))
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Write that these documents are gone. Errors as in :meth:`append`."""
-        batch = pa.record_batch({"doc_id": pa.array(doc_ids, pa.string())})
-        self._write(batch.replace_schema_metadata({b"op": DELETE, b"encoder": b""}))
+        self._write(deletion(doc_ids))
 
     def row(self, place: Place) -> tuple[str | None, str]:
         """(title, text) of a document that was put."""
@@ -116,8 +118,8 @@ class Journal:
 
     def _forget(self, generation: bytes) -> None:
         self._again = self._again or bool(self._generation)
-        self._generation, self._end, self.places, self.num_rows, self._map = generation, _HEAD.size, {}, 0, None
-        self._unseen = []
+        self._generation, self._end, self._map = generation, HEAD_BYTES, None
+        self.places, self.num_living, self.num_put, self._unseen = {}, 0, 0, []
 
     def _read_on(self) -> None:
         try:
@@ -131,15 +133,15 @@ class Journal:
 
     def _read_from(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
-        if size < _HEAD.size:
+        if size < HEAD_BYTES:
             raise JournalError(f"{self.file}: not a log of documents; move it away")
-        magic, generation = _HEAD.unpack(os.pread(descriptor, _HEAD.size, 0))
+        magic, generation = HEAD.unpack(os.pread(descriptor, HEAD_BYTES, 0))
         if magic != MAGIC:
             raise JournalError(f"{self.file}: not a log of documents; move it away")
         if generation != self._generation:
             self._forget(generation)
         before = self._end
-        for place, body in _records(descriptor, before, size):
+        for place, body in read_records(descriptor, before, size):
             self._unseen.append(self._take(place, body))
         if self._end > before:
             # Only what is whole is mapped: what follows may be cut off, and touching it then would kill the process.
@@ -150,10 +152,11 @@ class Journal:
         doc_ids, meta = batch["doc_id"].to_pylist(), batch.schema.metadata
         put = meta[b"op"] == PUT
         for row, doc_id in enumerate(doc_ids):
+            self.num_living += put - (self.places.get(doc_id) is not None)
             self.places[doc_id] = Place(place.start, place.length, row) if put else None
-        self.num_rows += len(doc_ids)
+        self.num_put += len(doc_ids) if put else 0
         self._end = place.start + place.length
-        return Change(place, doc_ids, _vectors(batch) if put else None, meta[b"encoder"].decode())
+        return Change(place, doc_ids, vectors_of(batch) if put else None, meta[b"encoder"].decode())
 
     def _batch(self, place: Place) -> pa.RecordBatch:
         if self._map is None:
@@ -167,10 +170,11 @@ class Journal:
             with FileLock(self.folder / LOCK).acquire(LOCK_TIMEOUT_S, poll_interval=LOCK_POLL_S):
                 self._read_on()
                 if not self._generation:
-                    _replace(self.file, _HEAD.pack(MAGIC, os.urandom(8)))
+                    replace_file(self.file, new_head())
                     self._read_on()
+                self._cut_off()
                 with self.file.open("r+b") as stream:
-                    _append(stream.fileno(), self._end, _encoded(batch, self._end))
+                    write_at(stream.fileno(), self._end, encode(batch, self._end))
                 self._read_on()
                 if self._is_mostly_old():
                     self._compact()
@@ -180,21 +184,43 @@ class Journal:
             raise JournalError(f"{self.file}: cannot be written: {error.strerror or error}") from error
 
     def _is_mostly_old(self) -> bool:
-        return self._end >= self._smallest and 2 * len(self.places) < self.num_rows
+        return self._end >= self._smallest and 2 * self.num_living < self.num_put
+
+    def _cut_off(self) -> None:
+        """Set aside what stands behind the last whole record, and write the log anew without it.
+
+        Mostly a crash tore it, and nobody was told that it is there. Where the disk spoilt an older record, those
+        behind it were acknowledged, and other processes may have read them: they see that the log is another one.
+        """
+        rest = self.file.stat().st_size - self._end
+        if rest <= 0:
+            return
+        aside = self.file.with_name(f"{LOG}.cut-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+        with self.file.open("rb") as stream:
+            stream.seek(self._end)
+            replace_file(aside, iter(lambda: stream.read(2**20), b""))
+        log.warning(
+            "%s: no whole record at byte %d; the %d bytes from there on are set aside as %s. If a crash tore one "
+            "record, it was never acknowledged; if there are more, documents may be missing",
+            self.file, self._end, rest, aside.name,
+        )  # fmt: skip
+        self._compact()
+        self._read_on()
 
     def _compact(self) -> None:
         """The same log without what was replaced; under the lock, by renaming a whole one."""
-        before, head = self._end, _HEAD.pack(MAGIC, os.urandom(8))
-        temporary = self.file.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            stream.write(head)
-            for batch in self._living():
-                stream.write(_encoded(batch, stream.tell()))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.file)
-        _sync_folder(self.folder)
+        before = self._end
+        replace_file(self.file, self._anew())
         log.info("%s: written anew, %d bytes instead of %d", self.file, self.file.stat().st_size, before)
+
+    def _anew(self) -> Iterator[bytes]:
+        head = new_head()
+        yield head
+        end = len(head)
+        for batch in self._living():
+            record = encode(batch, end)
+            yield record
+            end += len(record)
 
     def _living(self) -> Iterator[pa.RecordBatch]:
         records: dict[int, tuple[Place, list[int]]] = {}
@@ -206,92 +232,39 @@ class Journal:
             batch = self._batch(place)
             yield batch.take(pa.array(rows)).replace_schema_metadata(batch.schema.metadata)
         if gone:
-            batch = pa.record_batch({"doc_id": pa.array(gone, pa.string())})
-            yield batch.replace_schema_metadata({b"op": DELETE, b"encoder": b""})
+            yield deletion(gone)
 
 
-def _puts(
-    doc_ids: Sequence[str], titles: Sequence[str | None], texts: Sequence[str],
-    vectors: NDArray[np.float32], encoder: str,
-) -> pa.RecordBatch:  # fmt: skip
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-    batch = pa.record_batch({
-        "doc_id": pa.array(doc_ids, pa.string()),
-        "title": pa.array(titles, pa.string()),
-        "text": pa.array(texts, pa.string()),
-        "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-    })  # fmt: skip
-    return batch.replace_schema_metadata({b"op": PUT, b"encoder": encoder.encode()})
+def check_writable(folder: Path) -> None:
+    """Return where a log of documents can be kept in this folder, which need not be there yet.
 
-
-def _vectors(batch: pa.RecordBatch) -> NDArray[np.float32]:
-    column = batch["embedding"]
-    return np.array(column.flatten(), dtype=np.float32).reshape(len(column), -1)
-
-
-def _encoded(batch: pa.RecordBatch, start: int) -> bytes:
-    """A record as it stands at byte ``start``: padding, its head, and the batch, which begins aligned."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    body = sink.getvalue().to_pybytes()
-    length = struct.pack("<Q", len(body))
-    padding = -(start + _RECORD.size) % ALIGNMENT
-    return bytes(padding) + _RECORD.pack(len(body), zlib.crc32(body), zlib.crc32(length)) + body
-
-
-def _records(descriptor: int, start: int, end: int) -> Iterator[tuple[Place, bytes]]:
-    """The whole records from ``start`` on; the first that is torn, or not yet written, ends it."""
-    while True:
-        head = start + (-(start + _RECORD.size) % ALIGNMENT)
-        body = head + _RECORD.size
-        if body > end:
-            return
-        length, checksum, check = _RECORD.unpack(os.pread(descriptor, _RECORD.size, head))
-        if zlib.crc32(struct.pack("<Q", length)) != check or body + length > end:
-            return
-        content = _read(descriptor, length, body)
-        if zlib.crc32(content) != checksum:
-            return
-        yield Place(body, length, 0), content
-        start = body + length
-
-
-def _read(descriptor: int, length: int, start: int) -> bytes:
-    content = b""
-    while len(content) < length and (more := os.pread(descriptor, length - len(content), start + len(content))):
-        content += more
-    return content
-
-
-def _append(descriptor: int, end: int, record: bytes) -> None:
-    """Write at ``end``, behind which only a torn record can be, and synchronise."""
-    os.ftruncate(descriptor, end)
+    Raises:
+        JournalError: where it cannot, with the remedies.
+    """
+    place = next(place for place in (folder, *folder.parents) if place.exists())
     try:
-        written = 0
-        while written < len(record):
-            written += os.pwrite(descriptor, record[written:], end + written)
-    except OSError:
-        os.ftruncate(descriptor, end)
-        raise
-    # Where this fails, the record stays: others may have read it. Its writer is told, and may send it again.
-    os.fsync(descriptor)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+        if (folder / LOG).exists():
+            (folder / LOG).open("r+b").close()
+    except OSError as error:
+        raise JournalError(
+            f"{folder}: added documents cannot be written there ({error.strerror or error}); name another folder "
+            "(documents: ... in args), or say writable: false there"
+        ) from error
 
 
-def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-    _sync_folder(file.parent)
+def warn_of_unread(folder: Path, index: Path) -> None:
+    """Say in the log where added documents lie that nobody reads.
 
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Unsaid, a log lies beside the index, so where ``args.index`` moved, what was added seems to have vanished.
+    """
+    if (folder / LOG).exists():
+        return
+    unread = sorted(str(found) for found in index.parent.parent.glob(f"*/documents/{LOG}"))
+    if unread:
+        log.warning(
+            "%s holds no added documents, and these logs of some are not read: %s; if they belong to this index, name "
+            "their folder (documents: ... in args)",
+            folder, ", ".join(unread),
+        )  # fmt: skip

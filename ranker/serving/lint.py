@@ -17,8 +17,10 @@ from ray.serve.schema import ServeDeploySchema
 from ranker.config import ConfigError, Experiment
 from ranker.manifest import StageError
 from ranker.registry import nearest
-from ranker.serving.artefacts import ServeArgs, find_artefacts
+from ranker.serving.artefacts import ServeArgs, documents_folder, find_artefacts
 from ranker.serving.deployment_rules import contradictions
+from ranker.serving.folder_rules import index_problems, outvoted, settings_problems
+from ranker.serving.journal import JournalError, check_writable
 from ranker.serving.schema_keys import unknown_keys
 from ranker.serving.security import KEYS_FILE_VARIABLE, KEYS_VARIABLE, SecurityError, load_keys, require_keys
 
@@ -45,6 +47,21 @@ def check(path: str | Path, artefacts: bool = True) -> list[str]:
         return [f"{file}: {problem}" for problem in problems]
     problems += _check_applications(plain, artefacts)
     return [f"{file}: {problem}" for problem in problems]
+
+
+def remarks(path: str | Path) -> list[str]:
+    """What is no mistake and yet easily overlooked in a sound config, a line each: where user_config outvotes args."""
+    found: list[str] = []
+    try:
+        applications = read_serve_config(Path(path))["applications"]
+        for number, application in enumerate(applications):
+            if _is_ours(application):
+                given = ServeArgs.model_validate(application.get("args") or {})
+                told = outvoted(given, application.get("deployments") or [])
+                found += [f"{path}: applications.{number}.{remark}" for remark in told]
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return []  # not sound: check() says why
+    return found
 
 
 def read_serve_config(file: Path) -> dict[str, Any]:
@@ -84,7 +101,7 @@ def _check_applications(plain: dict[str, Any], artefacts: bool) -> Iterator[str]
     for number, application in enumerate(plain["applications"]):
         where = f"applications.{number}"
         args = application.get("args") or {}
-        ours = application["import_path"].replace(":", ".") == IMPORT_PATH.replace(":", ".")
+        ours = _is_ours(application)
         if ours:
             yield from _check_args(args, options, artefacts, f"{where}.args")
         deployments = application.get("deployments") or []
@@ -92,6 +109,12 @@ def _check_applications(plain: dict[str, Any], artefacts: bool) -> Iterator[str]
         for place, deployment in enumerate(deployments):
             for problem in contradictions(deployment, options, ours):
                 yield f"{where}.deployments.{place}.{problem}"
+            for problem in settings_problems(deployment) if ours and artefacts else ():
+                yield f"{where}.deployments.{place}.{problem}"
+
+
+def _is_ours(application: dict[str, Any]) -> bool:
+    return bool(application["import_path"].replace(":", ".") == IMPORT_PATH.replace(":", "."))
 
 
 def _check_options(options: dict[str, Any], artefacts: bool) -> Iterator[str]:
@@ -129,17 +152,39 @@ def _check_args(args: dict[str, Any], options: dict[str, Any], artefacts: bool, 
             f"http_options.request_timeout_s: {timeout} is not above args.deadline_s {given.deadline_s:g}, so Ray's "
             "plain text answer comes before the JSON one"
         )
-    if not artefacts:
+    if artefacts:
+        yield from _check_folders(given, where)
+        yield from _check_keys(given, options)
+    else:
         yield from _check_overrides(given, where)
-        return
+
+
+def _check_folders(given: ServeArgs, where: str) -> Iterator[str]:
     try:
-        find_artefacts(given)
+        found = find_artefacts(given)
     except (StageError, ConfigError, FileNotFoundError) as error:
         yield f"{where}: {error}"
+        return
+    if found.index is None or found.corpus is None:
+        return
+    for problem in index_problems(found.index, found.corpus):
+        yield f"{where}.index: {problem}"
+    if given.writable:
+        try:
+            check_writable(documents_folder(given, found.index))
+        except JournalError as error:
+            yield f"{where}.documents: {error}"
+
+
+def _check_keys(given: ServeArgs, options: dict[str, Any]) -> Iterator[str]:
     try:
-        require_keys([options.get("host", "0.0.0.0")], load_keys(given.api_keys_file), given.allow_open)
+        keys = load_keys(given.api_keys_file)
+        require_keys([options.get("host", "0.0.0.0")], keys, given.allow_open)
     except SecurityError as error:
         yield f"http_options.host: {error} (looked for {KEYS_VARIABLE} and {KEYS_FILE_VARIABLE} here)"
+        return
+    if keys.closed and not keys.keys:
+        yield "the file of API keys holds none, so every request would be refused; `ranker serve key` makes one"
 
 
 def _check_overrides(given: ServeArgs, where: str) -> Iterator[str]:

@@ -14,7 +14,9 @@ from ranker.retrieval.shards import IndexInfo, search_store
 from ranker.retrieval.stores import FaissStore
 from ranker.serving.artefacts import refuse_pickles
 from ranker.serving.calls import Neighbour
-from ranker.serving.journal import Change, Journal, Place
+from ranker.serving.journal import Change, Journal
+from ranker.serving.metrics import RetrieverMetrics
+from ranker.serving.records import Place
 from ranker.serving.texts import map_texts
 
 # Neighbours looked up beyond those asked for, where some of them may be hidden.
@@ -42,16 +44,17 @@ class LiveIndex:
 
     Args:
         index, corpus: folders of the stages; the corpus is the one that the index was built from.
-        journal: folder of the log of documents.
+        journal: folder of the log of documents. metrics: where the time of searches is noted.
 
     Raises:
         ranker.manifest.StageError: where a folder is not finished, or the two do not belong together.
         ranker.serving.journal.JournalError: where the log cannot be read.
     """
 
-    def __init__(self, index: Path, corpus: Path, journal: Path) -> None:
+    def __init__(self, index: Path, corpus: Path, journal: Path, metrics: RetrieverMetrics | None = None) -> None:
         refuse_pickles(IndexInfo.read(index).model)
-        self._base = Retriever(index)
+        self._metrics = metrics or RetrieverMetrics()
+        self._base = Retriever(index, safetensors_only=True)
         self._texts = map_texts(corpus, index)
         if len(self._texts) != len(self._base) or not self._starts_and_ends_alike():
             raise StageError(f"{index}: holds other documents than {corpus}; build the index again")
@@ -61,13 +64,14 @@ class LiveIndex:
         info = self._base.info
         self.encoder_name = f"{info.model} {info.dimension} {self._base.encoder.max_length}"
         self._added = FaissStore(info.dimension)
+        self._hidden: set[str] = set()  # ids of the index that the log replaces or deletes
         self.refresh()
 
     def search(self, queries: Sequence[str], depths: Sequence[int]) -> list[list[Neighbour]]:
         """For each query its nearest documents, as many as its depth, with everything that was acknowledged."""
-        with self._encoding:
+        with self._encoding, self._metrics.encode_seconds.time():
             vectors = self._base.encoder.encode_queries(queries)
-        with self._lock:
+        with self._lock, self._metrics.search_seconds.time():
             self.refresh()
             deepest = max(depths)
             kept = self._kept(vectors, deepest)
@@ -132,19 +136,20 @@ class LiveIndex:
         """Documents that can be found, and how many of them were added while serving."""
         with self._lock:
             self.refresh()
-            hidden = sum(self._base.position(doc_id) is not None for doc_id in self._journal.places)
-            return {"documents": len(self._base) - hidden + len(self._added), "added": len(self._added)}
+            kept = len(self._base) - len(self._hidden)
+            return {"documents": kept + len(self._added), "added": len(self._added)}
 
     def refresh(self) -> None:
         """Take over what was written to the log, by whichever replica."""
         with self._lock:
             again, changes = self._journal.refresh()
             if again:
-                self._added = FaissStore(self._base.info.dimension)
+                self._added, self._hidden = FaissStore(self._base.info.dimension), set()
             for change in changes:
                 self._apply(change)
 
     def _apply(self, change: Change) -> None:
+        self._hidden.update(doc_id for doc_id in change.doc_ids if self._base.position(doc_id) is not None)
         if change.vectors is None:
             self._added.remove(change.doc_ids)
             return
@@ -167,7 +172,7 @@ class LiveIndex:
 
     def _kept(self, vectors: NDArray[np.float32], k: int) -> list[list[tuple[str, float, int]]]:
         """(doc_id, score, position) of the index's own documents that nothing hides, ``k`` a query where there are."""
-        hidden = self._journal.places
+        hidden = self._hidden
         depth = min(k + min(SPARE, len(hidden)), len(self._base))
         while True:
             keys, scores = self._base.nearest(vectors, depth)

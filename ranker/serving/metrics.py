@@ -48,6 +48,22 @@ class GatewayMetrics:
         )
 
 
+class RetrieverMetrics:
+    """What a replica of the retriever counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.retrievals = Counter("ranker_retrievals", "Queries to look up.", registry=self.registry)
+        self.encode_seconds = Histogram(
+            "ranker_encode_seconds", "Seconds of encoding the queries of a batch.", buckets=SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.search_seconds = Histogram(
+            "ranker_search_seconds", "Seconds of searching the index, and the added documents, for a batch.",
+            buckets=SECONDS, registry=self.registry,
+        )  # fmt: skip
+
+
 class EngineMetrics:
     """What a replica of the reranker counts."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ranker.serving.journal import LOG, Journal, JournalError
+from ranker.serving.journal import LOG, Journal, JournalError, check_writable
 
 VECTORS = np.eye(3, dtype=np.float32)
 
@@ -52,14 +52,25 @@ def test_a_torn_record_is_none_and_the_next_writer_cuts_it_off(tmp_path: Path, c
     assert texts(reader) == {"a": "text of a", "c": "text of c"}
 
 
-def test_a_flipped_bit_ends_the_log_before_it(tmp_path: Path):
+def test_a_flipped_bit_ends_the_log_before_it_and_what_follows_is_set_aside(tmp_path: Path, caplog):
     put(Journal(tmp_path), "a")
-    place = (tmp_path / LOG).stat().st_size + 100
+    whole = (tmp_path / LOG).stat().st_size
     put(Journal(tmp_path), "b")
+    put(Journal(tmp_path), "c")
+    witness = Journal(tmp_path)  # has read all three before the disk spoilt the second
+    assert [*texts(witness)] == ["a", "b", "c"]
     content = bytearray((tmp_path / LOG).read_bytes())
-    content[place] ^= 1
-    (tmp_path / LOG).write_bytes(content)
+    content[whole + 100] ^= 1
+    with (tmp_path / LOG).open("r+b") as stream:
+        stream.write(content)
     assert texts(Journal(tmp_path)) == {"a": "text of a"}
+    put(Journal(tmp_path), "d")
+    [aside] = tmp_path.glob("documents.log.cut-*")
+    assert aside.read_bytes() == bytes(content[whole:]) and aside.name in caplog.text
+    again, _ = witness.refresh()
+    assert again and texts(witness) == texts(Journal(tmp_path)) == {"a": "text of a", "d": "text of d"}
+    put(witness, "e")
+    assert [*tmp_path.glob("documents.log.cut-*")] == [aside]
 
 
 def test_another_file_is_refused(tmp_path: Path):
@@ -83,6 +94,27 @@ def test_a_log_of_mostly_old_rows_is_written_anew_and_readers_notice(tmp_path: P
     assert again and {doc_id for change in changes for doc_id in change.doc_ids} == {"kept", "gone", "replaced"}
     assert texts(reader) == {"kept": "text of kept", "replaced": "version 59 of replaced"}
     assert reader.places["gone"] is None  # it may also lie in the index below
+
+
+def test_a_window_of_documents_that_come_and_go_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a second for the disk's sake, and no crash is played
+    journal, sizes = Journal(tmp_path, smallest_compaction=40_000), []
+    for number in range(500):
+        journal.append([f"n{number}"], [None], ["x" * 1000], VECTORS[:1], "encoder")
+        if number >= 10:
+            journal.delete([f"n{number - 10}"])
+        sizes.append((tmp_path / LOG).stat().st_size)
+    assert max(sizes) < 80_000, max(sizes)  # one of each change would take a megabyte
+    assert [*texts(Journal(tmp_path))] == [f"n{number}" for number in range(490, 500)]
+    assert (journal.num_living, sum(place is None for place in journal.places.values())) == (10, 490)
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_the_way_out(tmp_path: Path):
+    check_writable(tmp_path / "not" / "yet" / "there")
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match=r"file/documents: added documents cannot be .*writable: false"):
+        check_writable(tmp_path / "file" / "documents")
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path):

@@ -1,4 +1,5 @@
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from ranker.serving.lint import DEPLOYMENTS, check, read_serve_config
+from ranker.serving.deployment_rules import contradictions
+from ranker.serving.lint import DEPLOYMENTS, check, read_serve_config, remarks
 
 CONFIGS = Path(__file__).parents[2] / "serve_configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -48,6 +50,26 @@ def test_local_is_closed_and_names_files_that_exist():
 def test_kuberay_serves_what_production_serves():
     production, kuberay = (read_serve_config(CONFIGS / f"{name}.yaml") for name in ("production", "kuberay"))
     assert kuberay == production
+
+
+def test_on_kubernetes_every_pod_may_write_the_log_and_nothing_else(tmp_path: Path):
+    spec = yaml.safe_load((CONFIGS / "kuberay.yaml").read_text())["spec"]["rayClusterConfig"]
+    [application] = read_serve_config(CONFIGS / "kuberay.yaml")["applications"]
+    place, config = application["args"]["documents"], yaml.safe_load((CONFIGS.parent / "cluster.yaml").read_text())
+    assert application["args"].get("writable", True)
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        [container], volumes = pod["containers"], {volume["name"]: volume for volume in pod["volumes"]}
+        writable = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
+        assert [mount["mountPath"] for mount in writable] == [place]
+        assert not volumes[writable[0]["name"]]["persistentVolumeClaim"].get("readOnly")
+        asked = {entry["name"]: entry.get("value") for entry in container["env"]}
+        # A node that falls silent is noticed long before the requests it has are too late.
+        seconds = (int(asked["RAY_health_check_period_ms"]) + int(asked["RAY_health_check_timeout_ms"])) / 1000
+        assert seconds * int(asked["RAY_health_check_failure_threshold"]) < application["args"]["deadline_s"] / 2
+    [start] = [command for command in config["head_start_ray_commands"] if "ray start" in command]
+    assert all(f"{name}={value}" in start for name, value in asked.items() if name.startswith("RAY_health"))
+    assert spec["authOptions"] == {"mode": "token", "secretName": "ray-auth-token"}
 
 
 def test_a_retriever_without_retrieval_is_found(tmp_path: Path):
@@ -112,13 +134,15 @@ def test_a_sound_file_has_no_problems(tmp_path: Path):
         # What the defaults make of it.
         ("        max_ongoing_requests: 8\n", "", ""),
         ("target_ongoing_requests: 2", "target_ongoing_requests: 65, max_replicas: 2", "65 is above"),
-        ("        graceful_shutdown_timeout_s: 40\n", "", "20 (its default) is not above"),
+        ("        graceful_shutdown_timeout_s: 40\n", "", ""),
+        ("timeout_s: 40\n", "timeout_s: 25\n", "25 is not above http_options.request_timeout_s 30"),
         (", request_timeout_s: 30", "", "request_timeout_s: not set"),
         ("upscale_delay_s: 15", "upscale_delay_s: 15, max_replicas: 2, downscale_delay_s: 13", "13 is below upscale"),
         ("look_back_period_s: 12", "look_back_period_s: 16, max_replicas: 2", "upscale_delay_s: 15 is below"),
         ("max_ongoing_requests: 8", "health_check_timeout_s: 5", "5 is below health_check_period_s 10"),
         ("max_ongoing_requests: 8", "max_queued_requests: -1", "a queue without an end"),
-        ("name: Reranker", "name: Gateway", "say 429"),
+        ("name: Reranker", "name: Gateway", ""),
+        ("name: Reranker", "name: Gateway\n        backpressure_config: {status_code: 503}", "say 429"),
         ("args: {", "args: {retrieval: false, ", ""),
         ("name: Reranker", "name: Retriever\n      - name: Retriever", "'Retriever' stands here 2 times"),
         ("args: {experiment: pets.yaml}", "args: {overrides: {serve.scoring.batch_token: 9}}", "batch_tokens"),
@@ -139,6 +163,72 @@ def test_a_sound_file_has_no_problems(tmp_path: Path):
 def test_what_ray_accepts_silently_is_found(tmp_path: Path, old: str, new: str, said: str):
     found = problems(tmp_path, old, new)
     assert any(said in problem for problem in found) if said else found == [], found
+
+
+def test_of_another_application_rays_defaults_count(tmp_path: Path):
+    text = GOOD.replace("ranker.serving.app:build", "other:build").replace(
+        "        graceful_shutdown_timeout_s: 40\n", ""
+    )
+    (tmp_path / "serve.yaml").write_text(text)
+    assert ["20 (its default) is not above" in problem for problem in check(tmp_path / "serve.yaml")] == [True]
+
+
+def test_without_a_file_the_deployments_keep_the_rules_themselves():
+    from ray.serve.deployment import deployment_to_schema
+
+    from ranker.serving.deployments import Gateway, Reranker, Retriever
+
+    for deployment in (Gateway, Retriever, Reranker):
+        plain = deployment_to_schema(deployment).model_dump(exclude_unset=True, exclude={"user_config"})
+        assert plain["max_queued_requests"] > 0 and plain["graceful_shutdown_timeout_s"] == 40
+        assert [*contradictions(plain, {"request_timeout_s": 30}, ours=True)] == []
+
+
+def written(folder: Path, args: dict, *deployments: dict) -> Path:
+    plain = yaml.safe_load(GOOD)
+    [application] = plain["applications"]
+    first = application["deployments"][0]
+    application |= {"args": args, "deployments": [first | deployment for deployment in deployments]}
+    (folder / "serve.yaml").write_text(yaml.safe_dump(plain))
+    return folder / "serve.yaml"
+
+
+def test_folders_of_user_config_are_looked_for_like_those_of_args(tmp_path: Path, experiment: Path, tiny_reranker: str):
+    runs, pickled = experiment.parent / "runs", tmp_path / "pickled"
+    shutil.copytree(tiny_reranker, pickled)
+    (pickled / "module").mkdir()
+    (pickled / "module" / "pytorch_model.bin").touch()
+    args = {"experiment": str(experiment), "documents": str(tmp_path / "documents")}
+    models = {"good": tiny_reranker, "gone": str(tmp_path / "gone"), "pickled": str(pickled)}
+    settings = {"index": str(runs / "index"), "corpus": str(tmp_path / "data")}
+    file = written(tmp_path, args, {"user_config": {"models": models}}, {"name": "Retriever", "user_config": settings})
+    gone, bad, corpus = check(file)
+    assert "deployments.0.user_config.models.gone: " in gone and "no such model folder" in gone
+    assert "user_config.models.pickled: " in bad and "as a pickle" in bad
+    assert "deployments.1.user_config: " in corpus and "data: no finished stage" in corpus
+    settings["corpus"] = str(runs / "data")
+    file = written(tmp_path, args, {"name": "Retriever", "user_config": settings})
+    assert check(file) == []
+
+
+def test_it_is_said_where_user_config_outvotes_args(tmp_path: Path, tiny_reranker: str):
+    args = {"reranker": "/mnt/old", "retrieval": False}
+    file = written(tmp_path, args, {"user_config": {"models": {"pets": "/mnt/new"}}})
+    [remark] = remarks(file)
+    assert "deployments.0.user_config: Reranker serves /mnt/new, not /mnt/old of args" in remark
+    assert (
+        remarks(written(tmp_path, args, {"user_config": {"models": {"pets": "/mnt/old"}}}, {"name": "Gateway"})) == []
+    )
+    assert remarks(written(tmp_path, {"none": 1}, {})) == [] == remarks(tmp_path / "missing.yaml")
+
+
+def test_a_log_that_cannot_be_written_and_a_file_without_a_key_are_found(tmp_path: Path, experiment: Path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("RANKER_API_KEYS", raising=False)
+    args = {"experiment": str(experiment), "documents": str(tmp_path / "file"), "api_keys_file": str(tmp_path / "file")}
+    log, keys = check(written(tmp_path, args, {}))
+    assert "args.documents: " in log and "writable: false" in log and "every request would be refused" in keys
+    assert "every request" in check(written(tmp_path, args | {"writable": False}, {}))[0]
 
 
 @pytest.mark.parametrize("content", ["- a list", "a: [", "kind: RayService", "{}"])

@@ -51,7 +51,8 @@ def test_documents_of_the_index_are_hidden_and_the_list_stays_full(folders):
     assert len(before) == 10
     index.delete(before[:6])
     assert ids(index, "which animal barks", 4) == before[6:]
-    index.put([Document(before[0], None, "an entirely new text")])
+    index.put([Document("new", None, "a text"), Document(before[0], None, "an entirely new text")])
+    assert index.delete(["new"]) == ["new"]
     assert sorted(ids(index, "which animal barks", 10)) == sorted([before[0], *before[6:]])
     assert index.counts() == {"documents": 5, "added": 1}
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError
 
 from ranker.serving.batching import BatchRecord
 from ranker.serving.calls import Backend, Neighbour, Scored
-from ranker.serving.metrics import EngineMetrics, GatewayMetrics, exposition, families
+from ranker.serving.metrics import EngineMetrics, GatewayMetrics, RetrieverMetrics, exposition, families
 from ranker.serving.routes import Service, create_app
 
 DASHBOARD = Path(__file__).parents[2] / "serve_configs" / "grafana.json"
@@ -192,7 +192,7 @@ def test_series_of_several_replicas_stand_in_one_family():
 def names_of_metrics() -> set[str]:
     """Names as Prometheus stores them."""
     found = set()
-    for registry in (EngineMetrics().registry, GatewayMetrics().registry):
+    for registry in (EngineMetrics().registry, GatewayMetrics().registry, RetrieverMetrics().registry):
         for family in registry.collect():
             suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}[family.type]
             found |= {family.name + suffix for suffix in suffixes}

@@ -10,7 +10,8 @@ from ranker.config import ScoringConfig
 from ranker.manifest import StageError
 from ranker.serving.deployments import RerankerReplica, RetrieverReplica
 from ranker.serving.errors import UnknownModelError, WriteError
-from ranker.serving.live_index import Document
+from ranker.serving.journal import Journal, JournalError
+from ranker.serving.live_index import Document, LiveIndex
 
 SCORING = ScoringConfig(precision="fp32").model_dump()
 LONG = "a dog barks at strangers and guards the house at night"
@@ -69,6 +70,63 @@ def test_what_cannot_be_written_is_told_without_its_text(experiment: Path, tmp_p
 
     asyncio.run(told())
     assert "documents.log: cannot be" in caplog.text and "xylophone" not in caplog.text
+
+
+def test_the_retriever_counts_for_metrics(experiment: Path, tmp_path: Path, monkeypatch):
+    runs = experiment.parent / "runs"
+    monkeypatch.setattr("ranker.serving.deployments.replica_name", lambda: "r1")
+
+    async def told() -> dict[str, float]:
+        retriever = RetrieverReplica(str(tmp_path / "documents"))
+        await retriever.reconfigure({"index": str(runs / "index"), "corpus": str(runs / "data")})
+        for _ in range(3):
+            await retriever.retrieve("who barks", 5)
+        samples = [sample for family in await retriever.metrics() for sample in family.samples]
+        assert {(s.labels["deployment"], s.labels["replica"]) for s in samples} == {("Retriever", "r1")}
+        return {s.name: s.value for s in samples if "le" not in s.labels}
+
+    found = asyncio.run(told())
+    assert found["ranker_retrievals_total"] == 3
+    for part in ("encode", "search"):
+        assert found[f"ranker_{part}_seconds_count"] == 3 and 0 < found[f"ranker_{part}_seconds_sum"] < 10
+
+
+def test_a_log_that_cannot_be_written_stops_the_start_unless_nothing_is_written(tmp_path: Path):
+    (tmp_path / "documents").touch()
+    with pytest.raises(JournalError, match="writable: false"):
+        RetrieverReplica(str(tmp_path / "documents"))
+    RetrieverReplica(str(tmp_path / "documents"), False)
+
+
+def test_a_log_that_is_left_behind_by_another_place_of_the_index_is_told(experiment: Path, tmp_path: Path, caplog):
+    old, runs = tmp_path / "2026-10", experiment.parent / "runs"
+    shutil.copytree(runs, tmp_path / "2026-11")
+    Journal(old / "documents").delete(["a"])
+
+    async def told(documents: Path) -> str:
+        caplog.clear()
+        retriever = RetrieverReplica(str(documents))
+        await retriever.reconfigure({name: str(tmp_path / "2026-11" / folder) for name, folder in
+                                     (("index", "index"), ("corpus", "data"))})  # fmt: skip
+        return caplog.text
+
+    assert str(old / "documents" / "documents.log") in asyncio.run(told(tmp_path / "2026-11" / "documents"))
+    assert "are not read" not in asyncio.run(told(old / "documents"))
+
+
+def test_an_encoder_is_read_from_safetensors_only(experiment: Path, tmp_path: Path, monkeypatch):
+    import sentence_transformers
+
+    seen, real = [], sentence_transformers.SentenceTransformer
+
+    def recorded(*args, **options):
+        seen.append(options["model_kwargs"].get("use_safetensors"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", recorded)
+    runs = experiment.parent / "runs"
+    LiveIndex(runs / "index", runs / "data", tmp_path / "documents")
+    assert seen == [True]
 
 
 def test_a_model_that_would_be_unpickled_is_not_loaded_instead(tiny_reranker: str, tmp_path: Path):
