@@ -118,18 +118,43 @@ def note_stop(folder: Path, metric: str, seconds: float | None) -> None:
         write_ended(folder / STOPPED, Ended(told.value, told.measures, told.points, seconds, None, told.best_share))
 
 
-def tidy(work: Path, keep: int, running: Sequence[str] = ()) -> list[str]:
+def started_trials(work: Path) -> list[str]:
+    """Ids of the trials that have started, in that order."""
+    files = [file for file in (work / STARTED).glob("*") if not file.name.startswith(".")]  # those are half-written
+    return [file.name for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name))]
+
+
+def standing(value: float, latency_ms: float | None, number: int, most_ms: float | None) -> tuple[float, ...]:
+    """What trials are sorted by, the best first: which one wins and whose weights stay are one question.
+
+    Args:
+        value: of a trial with a model. number: in the order in which trials began; the first of equal ones is better.
+        most_ms: milliseconds a query that a model may take. Slower ones stand behind, the fastest of them first. None:
+            time does not count.
+    """
+    took = math.inf if latency_ms is None else latency_ms
+    if most_ms is None or took <= most_ms:
+        return (0, -value, number)
+    return (1, took, -value, number)
+
+
+def tidy(work: Path, keep: int, running: Sequence[str] = (), most_ms: float | None = None) -> list[str]:
     """Delete the weights of all trials that have ended but those of the best ``keep``; the names of the folders.
 
     Args:
-        running: folders to leave alone.
+        running: folders to leave alone. most_ms: as in :func:`standing`.
     """
-    ended = {}
-    for folder in sorted((work / TRIALS).glob("*")):
-        if folder.name not in running:
-            found = read_ended(folder / OUTCOME)
-            ended[folder.name] = -math.inf if found is None or math.isnan(found.value) else found.value
-    best = [name for name in sorted(ended, key=lambda name: -ended[name]) if ended[name] > -math.inf][:keep]
+    numbers: dict[str, int] = {}
+    for number, trial_id in enumerate(started_trials(work)):
+        if (folder := folder_of(work, trial_id)) is not None:
+            numbers.setdefault(folder.name, number)
+    ended = [folder.name for folder in sorted((work / TRIALS).glob("*")) if folder.name not in running]
+    stands = {}
+    for name in ended:
+        found = read_ended(work / TRIALS / name / OUTCOME)
+        if found is not None and not math.isnan(found.value):
+            stands[name] = standing(found.value, found.latency_ms, numbers.get(name, len(numbers)), most_ms)
+    best = sorted(stands, key=lambda name: stands[name])[:keep]
     dropped = []
     for name in ended:
         kept = name in best

@@ -25,11 +25,11 @@ from ranker.tuning.records import (
     OUTCOME,
     PARTIAL,
     SETTINGS,
-    STARTED,
     STOPPED,
     folder_of,
     note_stop,
     read_ended,
+    started_trials,
     tidy,
 )
 from ranker.tuning.reservations import free, free_reservation, reservations
@@ -110,7 +110,8 @@ class Watch(tune.Callback):
         running = [
             folder_of(work, str(other.trial_id)) for other in trials if not other.is_finished() and other != trial
         ]
-        tidy(work, self.bench.base.tune.keep_best, [folder.name for folder in running if folder is not None])
+        names, settings = [folder.name for folder in running if folder is not None], self.bench.base.tune
+        tidy(work, settings.keep_best, names, settings.max_latency_ms)
         known = {trial.trial_id: trial for trial in read_trials(self.bench, {trial_id: error} if error else {})}
         done = sum(told.status != "stopped" or not math.isnan(told.value) for told in known.values())
         best = max((told.score for told in known.values()), default=-math.inf)
@@ -121,8 +122,7 @@ class Watch(tune.Callback):
 
 def read_trials(bench: Bench, errors: Mapping[str, str]) -> list[Trial]:
     """Every trial that has started, in order; ``errors`` are of trials that Tune gave up, by id."""
-    started = sorted((bench.work / STARTED).glob("*"), key=lambda file: (file.stat().st_mtime_ns, file.name))
-    trials = [_read(bench.work, file.name, errors, number) for number, file in enumerate(started, 1)]
+    trials = [_read(bench.work, name, errors, number) for number, name in enumerate(started_trials(bench.work), 1)]
     # A trial that Tune forgot when it was killed has begun again under another id, in the same folder.
     known: dict[str, Trial] = {}
     for trial in trials:

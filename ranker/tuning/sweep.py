@@ -134,7 +134,7 @@ def _leave(bench: Bench, trials: list[Trial], best: Trial) -> None:
     table = trials_table(trials, base.tune.metric)
     pq.write_table(table, work / ".trials.tmp")
     (work / ".trials.tmp").replace(work / "trials.parquet")
-    tidy(work, base.tune.keep_best, [best.folder])
+    tidy(work, base.tune.keep_best, most_ms=base.tune.max_latency_ms)
     source = work / TRIALS / best.folder
     if not (work / "best").exists():
         (source / MODEL).rename(work / "best")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ranker.tuning.records import Point
+from ranker.tuning.records import Point, standing
 
 # Characters of a failure's reason that are kept.
 REASON = 2000
@@ -66,12 +66,7 @@ def best_trial(trials: Sequence[Trial], metric: str, max_latency_ms: float | Non
     if not scored:
         lines = [f"  {trial.trial_id} {dict(trial.overrides)}: {_why(trial)}" for trial in trials]
         raise SweepError("\n".join([f"none of {len(trials)} trials finished with a {metric}", *lines]))
-    if max_latency_ms is not None:
-        fast = [trial for trial in scored if _latency(trial) <= max_latency_ms]
-        if not fast:
-            return min(scored, key=_latency)
-        scored = fast
-    return max(scored, key=lambda trial: trial.score)
+    return min(scored, key=lambda trial: standing(trial.score, trial.latency_ms, trial.number, max_latency_ms))
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:

@@ -1,5 +1,8 @@
 import json
 import math
+import os
+
+import pytest
 
 from ranker.tuning import records
 from ranker.tuning.records import Ended, Point, ended_of, measured, note_start, note_stop, read_ended, tidy, write_ended
@@ -62,3 +65,33 @@ def test_a_trial_that_lost_its_process_keeps_its_work(tmp_path) -> None:
     (folder / records.PARTIAL).mkdir()
     tidy(tmp_path, 1)
     assert (folder / records.PARTIAL).exists()
+
+
+@pytest.mark.parametrize(
+    ("most_ms", "expected"),
+    [
+        (None, ["z", "b", "a", "slow"]),  # of equal values the first that began, whatever its folder is called
+        (10.0, ["z", "a", "slow", "b"]),  # those that take too long stand behind, the fastest of them first
+        (1.0, ["a", "z", "slow", "b"]),
+    ],
+)
+def test_the_weights_that_stay_are_those_of_the_trials_that_win(tmp_path, most_ms, expected) -> None:
+    from ranker.config import Experiment
+    from ranker.tuning.runner import read_trials
+    from ranker.tuning.trial import Bench
+    from ranker.tuning.trials import best_trial
+
+    told = {"z": (0.9, 8.0), "b": (0.9, 90.0), "a": (0.8, 5.0), "slow": (0.5, 20.0)}
+    for second, (name, (value, ms)) in enumerate(told.items()):
+        folder = note_start(tmp_path, f"id-{name}", name, {"train.epochs": 1})
+        os.utime(tmp_path / records.STARTED / f"id-{name}", (second, second))
+        (folder / records.MODEL).mkdir()
+        write_ended(folder / records.OUTCOME, Ended(value, latency_ms=ms))
+    (tmp_path / records.STARTED / ".id-x.17.tmp").write_text("")  # whose process was killed while it wrote
+    for keep in (4, 3, 2, 1):
+        tidy(tmp_path, keep, most_ms=most_ms)
+        stay = {folder.parent.name for folder in (tmp_path / records.TRIALS).glob(f"*/{records.MODEL}")}
+        assert stay == set(expected[:keep])
+    trials = read_trials(Bench(Experiment(), tmp_path, 1), {})
+    assert [trial.folder for trial in trials] == list(told)
+    assert best_trial(trials, "ndcg@10", most_ms).folder == expected[0]

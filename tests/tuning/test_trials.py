@@ -17,7 +17,7 @@ TRIALS = [
 
 def test_the_best_has_a_model_and_the_first_of_equal_ones_wins() -> None:
     assert best_trial(TRIALS, "ndcg@10").trial_id == "c", "a stopped trial has no model, whatever it measured"
-    assert best_trial([TRIALS[0], Trial("z", {}, 0.5)], "ndcg@10").trial_id == "a"
+    assert best_trial([TRIALS[0], Trial("z", {}, 0.5, number=2)], "ndcg@10").trial_id == "a"
 
 
 def test_a_sweep_without_a_result_tells_why() -> None:
