@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ranker.manifest import fingerprint, write_json, write_text
+from ranker.tuning.bench import Bench, slot
 from ranker.tuning.recipe import Recipe, mines, part_config, trial_config
 from ranker.tuning.records import FAILED, LOG, MODEL, OUTCOME, Ended, Point, ended_of, write_ended
-from ranker.tuning.trial import FAILED_VALUE, LATENCY, MINED, PASSING, VALUE, Bench, mine_once, slot, with_latency
+from ranker.tuning.trial import FAILED_VALUE, LATENCY, MINED, PASSING, VALUE, mine_once, with_latency
 
 PARENT, RECIPE, GENERATION = "parent", "recipe.json", "generation"
 # Parts of a member that stay while it goes on; another one may still start from the newest.

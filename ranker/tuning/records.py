@@ -13,6 +13,8 @@ from ranker.manifest import write_json, write_text
 
 STARTED, TRIALS = "started", "trials"
 SETTINGS, OUTCOME, FAILED, STOPPED = "settings.json", "outcome.json", "error.txt", "stopped.json"
+# Why a trial that trains nothing yet is waiting; the driver reads and deletes it.
+WAITING = "waiting.txt"
 MODEL, PARTIAL, LOG = "model", ".model.partial", "training_log.jsonl"
 
 

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from ranker.config import Experiment
 from ranker.data.stored import stored_splits
 from ranker.manifest import MANIFEST, write_text
+from ranker.tuning.bench import Bench, slot
 from ranker.tuning.noise import Gain, compare_seeds
 from ranker.tuning.recipe import Recipe, make_model
 from ranker.tuning.records import LOG, MODEL, ended_of
-from ranker.tuning.trial import MINED, Bench
+from ranker.tuning.trial import MINED
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ def _repeat(bench: Bench, who: str, recipe: Recipe, folder: Path, model: Path | 
     log.info("%s with seed %d", who, seed)
     if model is None:
         try:
-            make_model(bench.base, recipe, folder, fit, bench.work / MINED)
+            with slot(bench, folder / MODEL):
+                make_model(bench.base, recipe, folder, fit, bench.work / MINED)
         except Exception as error:
             log.warning("%s with seed %d failed: %s", who, seed, error)
             write_text(folder / FAILED, f"{type(error).__name__}: {error}")

@@ -19,6 +19,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
+from ranker.tuning.bench import Bench
 from ranker.tuning.plan import DRIVER_CPUS
 from ranker.tuning.records import (
     FAILED,
@@ -36,7 +37,6 @@ from ranker.tuning.reservations import free, free_reservation, reservations
 from ranker.tuning.search import Search
 from ranker.tuning.space import Space
 from ranker.tuning.trainable import make_trainable
-from ranker.tuning.trial import Bench
 from ranker.tuning.trials import Status, Trial, progress_line
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from ranker.measures import DEFAULT_MEASURES
 from ranker.registry import nearest
 from ranker.session import connected
 from ranker.training.measure import has_dev
+from ranker.tuning.bench import SLOTS, Bench
 from ranker.tuning.plan import plan_trials
 from ranker.tuning.population import PARENT, recipe_of
 from ranker.tuning.recipe import Recipe, absolute, groups_folder, mines, part_config, sources, trial_config
@@ -27,7 +28,7 @@ from ranker.tuning.search import plan_search
 from ranker.tuning.space import Space
 from ranker.tuning.space_check import check_space
 from ranker.tuning.space_file import load_space
-from ranker.tuning.trial import MINED, SLOTS, Bench
+from ranker.tuning.trial import MINED
 from ranker.tuning.trials import SweepError, Trial, best_trial, trials_table
 
 log = logging.getLogger(__name__)

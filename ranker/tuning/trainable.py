@@ -8,11 +8,12 @@ from typing import Any
 from ray import tune
 
 from ranker.manifest import write_json
+from ranker.tuning.bench import Bench
 from ranker.tuning.population import State, run_generations
 from ranker.tuning.recipe import key_of
 from ranker.tuning.records import note_start
 from ranker.tuning.space import Space
-from ranker.tuning.trial import FAILED_VALUE, SAMPLE, TIME, VALUE, Bench, run_trial
+from ranker.tuning.trial import FAILED_VALUE, SAMPLE, TIME, VALUE, run_trial
 
 STATE = "state.json"
 

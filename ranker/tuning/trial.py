@@ -1,20 +1,20 @@
 """What runs in the process of a trial: mine where its settings ask for it, train through the door, measure, report."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from ray.train import Checkpoint
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ranker.config import Experiment
 from ranker.manifest import write_text
+from ranker.tuning.bench import Bench, slot, work_of
 from ranker.tuning.latency import measure_latency
 from ranker.tuning.recipe import groups_folder, mines, trial_config
 from ranker.tuning.records import (
@@ -28,9 +28,8 @@ from ranker.tuning.records import (
     read_ended,
     write_ended,
 )
-from ranker.tuning.reservations import free_reservation
 
-MINED, SLOTS = "mined", "slots"
+MINED = "mined"
 # What a scheduler reads of a report: the best value so far, and how far the run has come in units of `tune.grace`.
 VALUE, TIME, LATENCY = "value", "rounds", "latency_ms"
 # Of a trial that failed: below every measure, so that schedulers and searches leave it behind.
@@ -39,35 +38,11 @@ FAILED_VALUE = -1.0
 SAMPLE = "sample"
 # A run reports its last step a little early, so that no scheduler ends it before its model is written.
 ALMOST = 0.99
-SECONDS_BETWEEN_TRIES = 0.5
 # Losses of a process or a node: these pass, and Tune starts the trial again.
 PASSING = (
     ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError,
     ray.exceptions.RaySystemError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all trials of a sweep share.
-
-    Args:
-        base: the experiment with absolute folders. work: the sweep's work folder. slots: trials that train at once.
-    """
-
-    base: Experiment
-    work: Path
-    slots: int
-
-    @property
-    def metric(self) -> str:
-        """The dev measure that decides."""
-        return self.base.tune.metric
-
-    @property
-    def rounds(self) -> float:
-        """A whole run, in units of ``tune.grace``."""
-        return 1.0 / self.base.tune.grace
 
 
 class Measurements(TuneReportCallback):
@@ -153,46 +128,3 @@ def mine_once(bench: Bench, config: Experiment) -> None:
     with FileLock(bench.work / MINED / ".lock"):
         # The seed decides which dev queries are kept: all trials must have the same.
         mine(config.with_overrides({"seed": bench.base.seed}))
-
-
-@contextmanager
-def slot(bench: Bench, model: Path) -> Iterator[None]:
-    """Hold one of the places in which trials train.
-
-    Tune starts all trials of a population at once, and a trial's workers are no part of what Tune reserves for it. A
-    lock of the system ends with its process, however that ends; then whoever comes next gives back the cores that the
-    one before has left reserved.
-
-    Args:
-        model: folder that will be trained into.
-    """
-    (bench.work / SLOTS).mkdir(exist_ok=True)
-    lock = _first_free([FileLock(bench.work / SLOTS / str(number)) for number in range(bench.slots)])
-    holder = Path(f"{lock.lock_file}.holder")
-    try:
-        free_reservation(work_of(model))
-        if holder.is_file():
-            free_reservation(Path(holder.read_text("utf-8")))
-        write_text(holder, str(work_of(model)))
-        # A trial that was paused may be back before its own process has let go of the folder.
-        with FileLock(model.with_name(f".{model.name}.lock")):
-            pass
-        yield
-    finally:
-        lock.release()
-
-
-def work_of(model: Path) -> Path:
-    """Where the stage `train` works before its folder is whole."""
-    return model.with_name(f".{model.name}.partial")
-
-
-def _first_free(locks: list[FileLock]) -> FileLock:
-    while True:
-        for lock in locks:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            return lock
-        time.sleep(SECONDS_BETWEEN_TRIES)

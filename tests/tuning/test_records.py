@@ -77,8 +77,8 @@ def test_a_trial_that_lost_its_process_keeps_its_work(tmp_path) -> None:
 )
 def test_the_weights_that_stay_are_those_of_the_trials_that_win(tmp_path, most_ms, expected) -> None:
     from ranker.config import Experiment
+    from ranker.tuning.bench import Bench
     from ranker.tuning.runner import read_trials
-    from ranker.tuning.trial import Bench
     from ranker.tuning.trials import best_trial
 
     told = {"z": (0.9, 8.0), "b": (0.9, 90.0), "a": (0.8, 5.0), "slow": (0.5, 20.0)}

@@ -8,14 +8,17 @@ from filelock import FileLock
 
 from ranker.config import Experiment
 from ranker.training.job import RESERVED
+from ranker.tuning import bench as places
+from ranker.tuning import reservations as leftovers
 from ranker.tuning import trial
+from ranker.tuning.bench import Bench, slot
 from ranker.tuning.latency import time_queries
 from ranker.tuning.population import State, run_generations
 from ranker.tuning.recipe import Recipe, key_of, part_config, trial_config
 from ranker.tuning.records import Ended, Point, note_start, read_ended, write_ended
 from ranker.tuning.repeats import with_seed
 from ranker.tuning.reservations import free_reservation, reservations
-from ranker.tuning.trial import Bench, run_trial, slot
+from ranker.tuning.trial import run_trial
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def bench(tmp_path) -> Bench:
 
 
 def test_no_more_trials_train_than_there_are_places(bench, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trial, "SECONDS_BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr(places, "SECONDS_BETWEEN_TRIES", 0.01)
     at_once, most, guard = 0, 0, threading.Lock()
 
     def train(name: str) -> None:
@@ -87,6 +90,29 @@ def test_whoever_comes_next_gives_back_what_a_killed_trial_had_reserved(tmp_path
     assert reserved.id.hex() not in reservations() and not (killed / RESERVED).exists()
     (killed / RESERVED).write_text("00" * 18)  # of a cluster that is gone
     assert free_reservation(killed) is False and not (killed / RESERVED).exists()
+
+
+def test_what_a_killed_trial_reserved_without_leaving_word_is_given_back(tmp_path, ray_cluster, monkeypatch) -> None:
+    import ray
+    from ray.util import placement_group
+
+    class Controller:
+        def reserve(self) -> str:
+            self.group = placement_group([{"CPU": 1.0}])
+            return self.group.id.hex()
+
+    monkeypatch.setattr(leftovers, "SECONDS_BETWEEN_LOOKS", 0.05)
+    maker = ray.remote(num_cpus=0)(Controller).remote()
+    reserved = ray.get(maker.reserve.remote())
+    (tmp_path / "b").mkdir()
+    with slot(Bench(Experiment(), tmp_path, 1), tmp_path / "b" / "model"):
+        time.sleep(0.3)
+        assert reserved in reservations(), "its maker lives, and may be about to start its workers"
+        ray.kill(maker)
+        deadline = time.monotonic() + 20
+        while reserved in reservations() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert reserved not in reservations()
 
 
 def test_a_trial_that_fails_leaves_its_reason_and_one_that_ended_is_not_done_again(bench, monkeypatch) -> None:
