@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from ranker.manifest import StageError
 from ranker.registry import UnknownNameError
 
 log = logging.getLogger(__name__)
@@ -18,7 +17,8 @@ INTERRUPTED = 130
 def explain() -> Iterator[None]:
     """Turn the errors that name their own remedy into one message on standard error and exit status 1.
 
-    These are the ValueErrors, file errors and stage errors that the rooms raise; ``RANKER_TRACEBACK=1`` shows where.
+    These are the ValueErrors, file errors and RuntimeErrors of their own (of a stage, a training, a sweep) that the
+    rooms raise; ``RANKER_TRACEBACK=1`` shows where.
     """
     console = Console(stderr=True, soft_wrap=True)
     try:
@@ -30,7 +30,12 @@ def explain() -> Iterator[None]:
         full = error.errno == errno.ENOSPC
         remedy = "; free some space and give the same command again, nothing half-written was kept" if full else ""
         _fail(console, f"{error}{remedy}", error)
-    except (ValueError, UnknownNameError, StageError) as error:
+    except (ValueError, UnknownNameError) as error:
+        _fail(console, str(error), error)
+    except RuntimeError as error:
+        # By its home and not by its class: a room that brings in torch is not imported to look whether it failed.
+        if not type(error).__module__.startswith("ranker."):
+            raise
         _fail(console, str(error), error)
 
 
