@@ -107,8 +107,7 @@ def _mined(base: Experiment, folder: Path, keep_test: bool) -> Experiment:
     splits = [split for split in stored_splits(base.folder("data")) if not (keep_test and split == TEST)]
     _write_data(base.folder("data"), folder / "data", splits)
     embeddings = folder / "embeddings"
-    if not embeddings.exists():
-        _link_tree(embeddings_folder(base), embeddings)
+    _link_tree(embeddings_folder(base), embeddings)
     changed = base.with_overrides({
         "data.output_dir": str(folder / "data"), "index.output_dir": str(folder / "index"),
         "index.embeddings_dir": str(embeddings), "mine.output_dir": str(folder / "mine"), "mine.max_queries": None,
@@ -147,7 +146,9 @@ def _unique(qrels: pa.Table) -> pa.Table:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """The files again under another name, as links where the disk has them."""
+    """The files again under another name, as links where the disk has them; once, and whole or not at all."""
+    if target.exists():
+        return
     temporary = target.with_name(f".{target.name}.copy")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from ranker.manifest import StageError, read_manifest, run_stage
 from ranker.retrieval.index import build_index
 from ranker.tuning.chosen import Chosen, choose
 from ranker.tuning.recipe import Recipe
-from ranker.tuning.retrain import retrain
+from ranker.tuning.retrain import _link_tree, retrain
 
 
 def leave_model(folder: Path, value: float, dev: str = "d", **config: object) -> Path:
@@ -80,6 +80,20 @@ def test_a_settled_recipe_trains_as_long_as_led_to_the_best_weights() -> None:
         "train.learning_rate": 1e-3, "train.evaluate_every": None, "train.patience": None, "train.keep_best": 1,
         "train.epochs": 0.8, "train.max_steps": 12,
     }  # fmt: skip
+
+
+def test_what_was_linked_before_a_kill_is_taken_as_it_is(tmp_path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "part-0.parquet").write_text("cats")
+    for _ in range(2):
+        _link_tree(tmp_path / "corpus", tmp_path / "work" / "corpus")
+    assert [(file.name, file.read_text()) for file in (tmp_path / "work" / "corpus").iterdir()] == [
+        ("part-0.parquet", "cats")
+    ]
+    (tmp_path / "other" / ".corpus.copy").mkdir(parents=True)  # of a kill in the middle
+    (tmp_path / "other" / ".corpus.copy" / "part-0.parquet").write_text("ca")
+    _link_tree(tmp_path / "corpus", tmp_path / "other" / "corpus")
+    assert [file.read_text() for file in (tmp_path / "other").rglob("*.parquet")] == ["cats"]
 
 
 @pytest.fixture
