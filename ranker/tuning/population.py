@@ -83,7 +83,7 @@ def run_generations(
         metrics = {VALUE: FAILED_VALUE if failed else state.value, GENERATION: generation + 1}
         if generation + 1 == bench.base.tune.generations:
             metrics |= _finish(bench, overrides, folder, state)
-        _forget(folder, place)
+        _forget(folder, place, state)
         report(metrics, state)
 
 
@@ -148,10 +148,11 @@ def _finish(bench: Bench, overrides: Mapping[str, Any], folder: Path, state: Sta
     return {} if ended.latency_ms is None else {LATENCY: ended.latency_ms}
 
 
-def _forget(folder: Path, newest: Path) -> None:
-    """Delete a member's parts but the newest ones."""
+def _forget(folder: Path, newest: Path, state: State) -> None:
+    """Delete a member's parts but the newest ones, and the one whose weights it has: parts after it may have failed."""
     parts = sorted((part for part in folder.glob("*-*") if part.is_dir()), key=lambda part: part.stat().st_mtime)
-    for part in [part for part in parts if part != newest][: -(KEPT_PARTS - 1) or None]:
+    kept = {newest, Path(state.model).parent} if state.model is not None else {newest}
+    for part in [part for part in parts if part not in kept][: -(KEPT_PARTS - 1) or None]:
         shutil.rmtree(part, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -190,6 +191,26 @@ def test_a_member_goes_on_from_another_and_keeps_what_it_was_made_from(tmp_path,
     run_generations(bench, {"rate": 13}, note_start(tmp_path, "bad", "bad", {}), State(), report)
     assert [value for value, _ in told] == [-1.0, -1.0, -1.0], "the worst, so that it continues from a better one"
     assert "unlucky" in (tmp_path / "trials" / "bad" / "error.txt").read_text()
+
+
+def test_a_member_whose_parts_fail_one_after_another_keeps_its_weights(tmp_path, monkeypatch) -> None:
+    from ranker.tuning import population
+
+    base, told = Experiment().with_overrides({"tune.search": "pbt", "tune.generations": 4}), []
+
+    def part(bench, overrides, place, state):
+        (place / "model").mkdir()
+        if state.generation > 0:
+            raise ValueError("the loss is nan")
+        (place / "model" / "config.json").write_text("{}")
+        return State(1, str(place / "model"), (dict(overrides),), (Point(0.25, 0.6),))
+
+    monkeypatch.setattr(population, "_train_part", part)
+    folder = note_start(tmp_path, "one", "one", {"rate": 1})
+    report = lambda metrics, state: told.append((metrics["value"], (Path(state.model) / "config.json").is_file()))  # noqa: E731
+    run_generations(Bench(base, tmp_path, 1), {"rate": 1}, folder, State(), report)
+    assert told == [(0.6, True), (-1.0, True), (-1.0, True), (-1.0, True)]
+    assert (folder / "model" / "config.json").is_file() and read_ended(folder / "outcome.json").value == 0.6
 
 
 def test_time_of_a_query_is_the_fastest_of_three_after_a_first_call() -> None:
