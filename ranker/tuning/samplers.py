@@ -22,7 +22,7 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 
 def make_sampler(line: Mapping[str, Any]) -> Domain | str:
     """The sampler of ``{sampler: loguniform, lower: 1e-5, upper: 1e-3}``, or a sentence that says why there is none."""
-    name, arguments = str(line["sampler"]), {key: _number(value) for key, value in line.items() if key != "sampler"}
+    name, arguments = str(line["sampler"]), {key: number(value) for key, value in line.items() if key != "sampler"}
     if name not in SAMPLERS:
         return f"unknown sampler {name!r}; {nearest(name, list(SAMPLERS))}"
     if wrong := _wrong_arguments(name, arguments):
@@ -33,6 +33,19 @@ def make_sampler(line: Mapping[str, Any]) -> Domain | str:
     except (TypeError, ValueError, ArithmeticError, AssertionError) as error:
         return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())}): {error}"
     return domain
+
+
+def number(value: Any) -> Any:
+    """A number that is written as text, as a number: ``1e-5`` is text in YAML 1.1, which wants ``1.0e-5``."""
+    if isinstance(value, list):
+        return [number(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: number(entry) for key, entry in value.items()}
+    try:
+        found = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    return value if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def draw(domain: Domain, rng: np.random.Generator) -> Any:
@@ -48,9 +61,9 @@ def plain(domain: Domain, value: Any) -> Any:
         return value
     step = domain.get_sampler().q if isinstance(domain.get_sampler(), Quantized) else None
     low, high = bounds(domain)
-    number = float(value) if step is None else round(float(value) / step) * step
-    number = min(max(number, low), high)
-    return round(number) if isinstance(domain, Integer) else float(f"{number:.12g}")
+    found = float(value) if step is None else round(float(value) / step) * step
+    found = min(max(found, low), high)
+    return round(found) if isinstance(domain, Integer) else float(f"{found:.12g}")
 
 
 def bounds(domain: Domain) -> tuple[float, float]:
@@ -80,7 +93,7 @@ def every_value(domain: Domain, most: int = 1000) -> list[Any] | None:
     step = sampler.q if isinstance(sampler, Quantized) else 1 if isinstance(domain, Integer) else None
     if step is None or not math.isfinite(high - low) or (high - low) / step >= most:
         return None
-    return [plain(domain, low + step * number) for number in range(int((high - low) / step + 1e-9) + 1)]
+    return [plain(domain, low + step * place) for place in range(int((high - low) / step + 1e-9) + 1)]
 
 
 def could_give(domain: Domain, value: Any) -> bool:
@@ -120,16 +133,6 @@ def suggest(trial: Any, name: str, domain: Domain) -> Any:
 def point(domain: Domain, value: Any) -> Any:
     """The value as :func:`suggest` told it to Optuna."""
     return domain.categories.index(value) if isinstance(domain, Categorical) else value
-
-
-def _number(value: Any) -> Any:
-    """``1e-5`` is text in YAML 1.1, which wants ``1.0e-5``; everybody writes it all the same."""
-    if isinstance(value, list):
-        return [_number(entry) for entry in value]
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _wrong_arguments(name: str, arguments: Mapping[str, Any]) -> str | None:

@@ -114,17 +114,21 @@ class Space:
         """The first trial: what the file says under ``first``, else the experiment's own value where the sampler could
         give it, else drawn. None where the constraints forbid it.
         """
-        for _ in range(20):
+        for _ in range(MOST_DRAWS):
             sample: Sample = {}
+            drawn = list[str]()
 
             def choose(entry: Entry) -> Any:
-                own = [self.first.get(path, looked_up(path, {}, config)) for path in entry.paths]
-                value: Any = own if len(own) > 1 else own[0]
-                fits = could_give(_sampler(entry), value)
-                return sample.setdefault(entry.name, value if fits else draw(_sampler(entry), rng))  # noqa: B023
+                for value in _wished(entry, self.first, config):
+                    if could_give(_sampler(entry), value):
+                        return sample.setdefault(entry.name, value)  # noqa: B023
+                drawn.append(entry.name)  # noqa: B023
+                return sample.setdefault(entry.name, draw(_sampler(entry), rng))  # noqa: B023
 
             if self.allows(self.walk(config, choose), config):
                 return sample
+            if not drawn:
+                break
         return None
 
     def grid(self, config: Experiment) -> list[Sample]:
@@ -165,6 +169,21 @@ def looked_up(path: str, found: Mapping[str, Any], config: Experiment) -> Any:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
     return value
+
+
+def _wished(entry: Entry, first: Mapping[str, Any], config: Experiment) -> list[Any]:
+    """Values for the first trial, the most wanted first; the sampler may give none of them."""
+    own = [first.get(path, looked_up(path, {}, config)) for path in entry.paths]
+    if len(own) == 1:
+        return own
+    return [own, *together(entry, first)]
+
+
+def together(entry: Entry, first: Mapping[str, Any]) -> list[Any]:
+    """The values of a joint entry that hold what is wished of its paths; none where nothing is."""
+    wished = [(place, first[path]) for place, path in enumerate(entry.paths) if path in first]
+    values = every_value(_sampler(entry)) or []
+    return [value for value in values if wished and all(value[place] == wanted for place, wanted in wished)]
 
 
 def _counts(entry: Entry, found: Mapping[str, Any], config: Experiment) -> bool:

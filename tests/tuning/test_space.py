@@ -8,7 +8,7 @@ from ranker.config import Experiment
 from ranker.training.losses import loss_options
 from ranker.tuning import SpaceError, load_space
 from ranker.tuning.samplers import SAMPLERS, could_give, draw, every_value, make_sampler
-from ranker.tuning.space_check import check_space
+from ranker.tuning.space_check import check_space, checked_space
 from ranker.tuning.space_file import parse_space
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_spaces").glob("*.yaml"))
@@ -103,6 +103,15 @@ def test_alternatives_of_one_path() -> None:
         assert (found["train.learning_rate"] >= 1e-3) is found["train.lora.enabled"]
 
 
+def test_alternatives_keep_their_order_where_a_condition_reads_a_later_line() -> None:
+    space = parse_space({
+        "train.group_size": [{"value": 8, "when": {"train.loss": "bce"}}, {"value": 4}],
+        "train.loss": {"sampler": "choice", "categories": ["lce", "bce"]},
+    })  # fmt: skip
+    sizes = {loss: space.overrides({"train.loss": loss}, Experiment())["train.group_size"] for loss in ("lce", "bce")}
+    assert sizes == {"lce": 4, "bce": 8}
+
+
 def test_joint_entries_take_their_values_together() -> None:
     space = parse_space({
         "train.schedule, train.warmup_ratio": {"sampler": "choice", "categories": [["linear", 0.1], ["constant", 0.0]]}
@@ -174,7 +183,8 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
             "train.loss, train.epochs": {"sampler": "choice", "categories": [["lce"]]},
             "train.batch_size": {"sampler": "choice", "categories": [8], "when": {"train.lose": "bce"}},
             "constraints": ["train.batch_siz > 3", "__import__('os')", "train.loss in [lce]"],
-            "first": {"train.batch_size": 9, "train.seed": 1},
+            "train.lora.enabled, train.lora.dropout": {"sampler": "choice", "categories": [[True, 0.1], [False, 0.0]]},
+            "first": {"train.batch_size": 9, "train.seed": 1, "train.lora.enabled": True, "train.lora.dropout": 0.5},
         })  # fmt: skip
     text = str(error.value)
     for part in (
@@ -195,6 +205,7 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
         "'lce' is unknown (texts stand in quotes)",
         "first: train.batch_size: the sampler never gives 9",
         "first: 'train.seed' is not sampled in this file",
+        "first: train.lora.enabled, train.lora.dropout: the sampler never gives train.lora.enabled True, ",
     ):
         assert part in text, part
     assert text.startswith(f"space: {text.count(chr(10))} mistakes")
@@ -251,6 +262,114 @@ def test_every_sampler_that_does_not_fit_its_field_is_told_before_anything_start
 def test_trials_that_cannot_be_are_found_before_one_starts(plain, changes, says) -> None:
     with pytest.raises(SpaceError, match=says):
         check_space(parse_space(plain), Experiment().with_overrides(changes))
+
+
+def test_mistakes_of_lines_of_fields_and_of_whole_trials_come_in_one_message(tmp_path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "train.lora.rank: {sampler: choice, categories: [4]}\n"  # no such path
+        "train.dropout: {sampler: uniform, lower: 0, upper: 2}\n"  # a value that the field does not take
+        "train.batch_size: {sampler: choice, categories: [1, 16]}\n"  # a trial that cannot be, with two workers
+        "train.weight_decay: {sampler: randn}\n"  # no bounds, which TPE needs
+        "train.head_learning_rate: {sampler: loguniform, lower: 1e-4, upper: 1e-3, when: {train.loss: BCE}}\n"
+    )
+    with pytest.raises(SpaceError) as error:
+        checked_space(Experiment().with_overrides({"tune.space": str(tmp_path / "space.yaml")}))
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path / 'space.yaml'}: 5 mistakes"), text
+    for part in ("train.lora.rank: unknown", "train.dropout: train.dropout", "batch_size 1 must be at least",
+                 "train.weight_decay: search 'optuna' needs bounds", "train.loss is never 'BCE'"):  # fmt: skip
+        assert part in text, part
+
+
+def test_what_only_follows_from_another_mistake_is_not_told(tmp_path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "train.loss: {sampler: choise, categories: [margin]}\n"  # so that nothing says which loss it is
+        "train.loss_options.margin: {sampler: uniform, lower: 0.5, upper: 2}\n"
+        "constraints: [train.loss == 'margin']\n"
+    )
+    with pytest.raises(SpaceError, match="1 mistake\n"):
+        checked_space(Experiment().with_overrides({"tune.space": str(tmp_path / "space.yaml")}))
+
+
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ({"train.loss": "BCE"}, "train.dropout: never counts, since train.loss is never 'BCE'; it takes 'lce', 'bce'"),
+        ({"train.loss": "margin"}, "train.loss is never 'margin'"),
+        ({"train.loss": ["bce", "BCE"]}, "when train.loss is 'BCE': no trial has that"),
+        ({"train.loss": ["bce", "margin"]}, None),  # another file may give it
+        ({"train.lora.enabled": True}, "the experiment has False and nothing here varies it"),
+        ({"train.lora.enabled": False}, None),
+        ({"train.learning_rate": "1e-3"}, None),  # as YAML reads 1e-3
+        ({"train.learning_rate": 0.5}, "its values come from train.learning_rate"),
+        ({"train.schedule": "constant", "train.warmup_ratio": 0.1}, None),
+        ({"train.schedule": "cosine"}, "train.schedule is never 'cosine'"),
+        ({"train.lora.alpha": 16}, None),  # tied, so that nobody knows
+    ],
+)
+def test_a_condition_that_no_trial_meets_is_told(when, says) -> None:
+    space = parse_space({
+        "train.loss": {"sampler": "choice", "categories": ["lce", "bce"]},
+        "train.learning_rate": {"sampler": "loguniform", "lower": 1e-5, "upper": 1e-3},
+        "train.schedule, train.warmup_ratio": {"sampler": "choice", "categories": [["linear", 0], ["constant", 0.1]]},
+        "train.lora.alpha": {"multiple_of": "train.lora.r"},
+        "train.dropout": {"value": 0.1, "when": when},
+    })  # fmt: skip
+    if says is None:
+        check_space(space, Experiment())
+        return
+    with pytest.raises(SpaceError) as error:
+        check_space(space, Experiment())
+    assert says in str(error.value) and "1 mistake\n" in str(error.value)
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
+    plain = yaml.safe_load(
+        "train.learning_rate: {sampler: choice, categories: [1e-3, 1e-4]}\n"
+        "train.dropout: {value: 2e-1, when: {train.learning_rate: 1e-3}}\n"
+        "train.weight_decay: 1e-2\n"
+        "constraints: [train.weight_decay < 1]\n"
+    )
+    space = parse_space(plain)
+    check_space(space, Experiment())
+    assert [space.overrides(sample, Experiment()) for sample in space.grid(Experiment())] == [
+        {"train.learning_rate": 1e-3, "train.dropout": 0.2, "train.weight_decay": 0.01},
+        {"train.learning_rate": 1e-4, "train.weight_decay": 0.01},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        ({"train.batch_size": 32, "train.group_size": 8}, "forbid {'train.batch_size': 32, 'train.group_size': 8}"),
+        ({"train.schedule": "linear", "train.group_size": 4}, "group_size: would not be 4 in the first trial, but 8"),
+        ({"train.loss_options.pos_weight": 7}, None),  # for an experiment whose loss is bce
+        ({"train.batch_size": 32}, None),  # what is not said is drawn until it fits
+        ({"train.loss": "bce", "train.loss_options.pos_weight": 7, "train.schedule": "linear"}, None),
+    ],
+)
+def test_a_first_trial_that_cannot_be_is_told(first, says) -> None:
+    space = parse_space({
+        "train.batch_size": {"sampler": "choice", "categories": [8, 16, 32]},
+        "train.group_size": [
+            {"value": 8, "when": {"train.schedule": "linear"}}, {"sampler": "choice", "categories": [4, 8]},
+        ],
+        "train.loss": {"sampler": "choice", "categories": ["lce", "bce"]},
+        "train.loss_options.pos_weight": {"sampler": "choice", "categories": [1, 7], "when": {"train.loss": "bce"}},
+        "train.schedule, train.warmup_ratio": {"sampler": "choice", "categories": [["linear", 0.1], ["constant", 0]]},
+        "constraints": ["train.batch_size * train.group_size <= 128"],
+        "first": first,
+    })  # fmt: skip
+    changes = {"train.group_size": 5, "train.schedule": "constant", "train.warmup_ratio": 0.0}
+    config = Experiment().with_overrides(changes)
+    if says is None:
+        check_space(space, config)
+        began = space.overrides(space.first_sample(config, rng()), config)
+        assert all(began[path] == value for path, value in first.items() if path in began)
+        return
+    with pytest.raises(SpaceError) as error:
+        check_space(space, config)
+    assert says in str(error.value) and "1 mistake\n" in str(error.value)
 
 
 def test_files_that_are_no_space(tmp_path) -> None:
