@@ -107,8 +107,13 @@ def has_test(config: Experiment) -> bool:
 def _on_test(bench: Bench, model: Path, folder: Path) -> tuple[float, dict[str, float]]:
     from ranker.evaluation.evaluate import evaluate
 
-    places: dict[str, Any] = {"evaluate.model": str(model), "evaluate.output_dir": str(folder), "evaluate.bm25": False}
-    done = evaluate(bench.base.with_overrides({**places, "evaluate.measures": [bench.metric]}))
+    # One model on the experiment's own test queries, by one measure: what else `evaluate` may do is not asked here.
+    asked: dict[str, Any] = {
+        "evaluate.model": str(model), "evaluate.models": [], "evaluate.output_dir": str(folder), "evaluate.bm25": False,
+        "evaluate.measures": [bench.metric], "evaluate.suite": None, "evaluate.latency_queries": 0,
+        "evaluate.depth": list(bench.base.evaluate.depth[:1]),
+    }  # fmt: skip
+    done = evaluate(bench.base.with_overrides(asked))
     means = json.loads((done.folder / "metrics.json").read_text("utf-8"))["means"]
     table = pq.read_table(done.folder / "per_query.parquet")
     mine = table.filter(pc.equal(table["system"], "reranked"))

@@ -26,8 +26,7 @@ from ranker.tuning.report import SweepReport, write_report
 from ranker.tuning.runner import RAY_STATE, run_sweep
 from ranker.tuning.search import plan_search
 from ranker.tuning.space import Space
-from ranker.tuning.space_check import check_space
-from ranker.tuning.space_file import load_space
+from ranker.tuning.space_check import checked_space
 from ranker.tuning.trial import MINED
 from ranker.tuning.trials import SweepError, Trial, best_trial, trials_table
 
@@ -49,8 +48,7 @@ def sweep(config: Experiment) -> Done:
         ResourceError: when a trial can never fit on the cluster. StageError: without groups or dev queries.
         SweepError: when no trial finished; the next call starts the sweep anew.
     """
-    space = load_space(config.tune.space)
-    check_space(space, config)
+    space = checked_space(config)
     _check_groups(config)
     # What the space file says decides, not what it is called; and the inputs say which model and groups.
     tuned = {**config.tune.identity(), "space": dict(space.plain)}
