@@ -5,7 +5,6 @@ Test is touched here, once, after dev has decided.
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +131,3 @@ def gains(repeats: list[Repeat]) -> dict[str, Gain]:
         if values[DEFAULT] and values[BEST]:
             found[where] = compare_seeds(values[DEFAULT], values[BEST])
     return found
-
-
-def clear(work: Path) -> None:
-    """Delete the models of the repeats; what was measured of them is told already."""
-    shutil.rmtree(work / REPEATS, ignore_errors=True)

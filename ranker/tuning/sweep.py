@@ -21,8 +21,8 @@ from ranker.tuning.plan import plan_trials
 from ranker.tuning.population import PARENT, recipe_of
 from ranker.tuning.recipe import Recipe, absolute, groups_folder, mines, part_config, sources, trial_config
 from ranker.tuning.records import MODEL, STARTED, TRIALS, tidy
-from ranker.tuning.repeats import Repeat, clear, gains, repeat
-from ranker.tuning.report import SweepReport, write_report
+from ranker.tuning.repeats import REPEATS, Repeat, gains, repeat
+from ranker.tuning.report import REPORT, SweepReport, write_report
 from ranker.tuning.runner import RAY_STATE, run_sweep
 from ranker.tuning.search import plan_search
 from ranker.tuning.space import Space
@@ -32,7 +32,9 @@ from ranker.tuning.trials import SweepError, Trial, best_trial, trials_table
 
 log = logging.getLogger(__name__)
 
-BEST_PARENT, BEST_MINE, FURTHER = "best_parent", "best_mine", "models"
+BEST_PARENT, BEST_MINE, FURTHER, TRASH = "best_parent", "best_mine", "models", ".trash"
+# What best.json says beyond the outcome, for `ranker retrain`.
+RECIPE = ("segments", "generations", "best_share")
 
 
 def sweep(config: Experiment) -> Done:
@@ -74,6 +76,15 @@ def _check_groups(config: Experiment) -> None:
 
 
 def _make(config: Experiment, space: Space, work: Path) -> dict[str, Any]:
+    # The report is written last: what is left of a sweep that has one is to throw away what it worked with.
+    if not (work / REPORT).is_file():
+        _run(config, space, work)
+    _throw_away(work, (RAY_STATE, STARTED, TRIALS, SLOTS, MINED, REPEATS))
+    told = json.loads((work / "best.json").read_text("utf-8"))
+    return {name: value for name, value in told.items() if name not in RECIPE}
+
+
+def _run(config: Experiment, space: Space, work: Path) -> None:
     # What decides between trials also decides between the weights of one.
     base = absolute(config).with_overrides({"train.metric": config.tune.metric})
     with connected(config.ray):
@@ -83,13 +94,20 @@ def _make(config: Experiment, space: Space, work: Path) -> dict[str, Any]:
         _leave(bench, trials, best)
         write_text(work / "best.yaml", best_config(config, recipe).to_yaml())
         repeats = repeat(bench, recipe, work / "best") if base.tune.num_seeds else []
-    outcome = _outcome(trials, best, repeats)
-    write_json(work / "best.json", {**outcome, **recipe.plain(), "best_share": best.best_share})
+    told = {**_outcome(trials, best, repeats), **recipe.plain(), "best_share": best.best_share}
+    write_json(work / "best.json", told)
     write_report(work, SweepReport.of(config, space, trials, best, repeats))
-    for name in (TRIALS, STARTED, RAY_STATE, SLOTS, MINED):
-        shutil.rmtree(work / name, ignore_errors=True)
-    clear(work)
-    return outcome
+
+
+def _throw_away(work: Path, names: tuple[str, ...]) -> None:
+    """Delete folders that belong together: none is ever half there, wherever a kill falls."""
+    trash = work / TRASH
+    trash.mkdir(exist_ok=True)
+    for name in names:
+        if (work / name).exists():
+            shutil.rmtree(trash / name, ignore_errors=True)
+            (work / name).rename(trash / name)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _search(base: Experiment, space: Space, work: Path) -> tuple[Bench, list[Trial]]:
@@ -118,8 +136,7 @@ def _decide(bench: Bench, trials: list[Trial]) -> Trial:
     try:
         best = best_trial(trials, settings.metric, settings.max_latency_ms)
     except SweepError:
-        for name in (RAY_STATE, TRIALS, STARTED, SLOTS):
-            shutil.rmtree(work / name, ignore_errors=True)
+        _throw_away(work, (RAY_STATE, STARTED, TRIALS, SLOTS))  # Tune first, which would not try them again
         raise
     if settings.max_latency_ms is not None and (best.latency_ms or 0) > settings.max_latency_ms:
         log.warning("no trial takes at most %g ms a query; the fastest, %g ms, is the best here",

@@ -96,6 +96,26 @@ def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
     assert sweep(config).skipped
 
 
+def test_a_sweep_that_was_killed_while_it_tidied_up_is_over(tmp_path, monkeypatch) -> None:
+    import ranker.tuning.sweep as room
+
+    for name in ("ray", "started", "trials/a", "mined", "repeats/best-13", "best"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "report.html").write_text("<!doctype html>")
+    best = {"num_trials": 3, "segments": [{}], "generations": 1, "best_share": 0.5}
+    (tmp_path / "best.json").write_text(json.dumps(best))
+
+    def killed(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            room._make(None, None, tmp_path)
+    assert room._make(None, None, tmp_path) == {"num_trials": 3}, "nothing is searched again"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "best.json", "report.html"]
+
+
 @pytest.fixture
 def quick_steps(monkeypatch):
     """A stand-in that reports four times, each a little better, and goes on where it was when it was paused."""

@@ -22,9 +22,12 @@ from ranker.tuning.trials import pareto_front
 ENOUGH_FOR_IMPORTANCE = 20
 
 
+REPORT = "report.html"
+
+
 def write_report(folder: Path, report: SweepReport) -> None:
-    """Write ``report.html`` into ``folder``."""
-    write_text(folder / "report.html", html_page(report))
+    """Write ``report.html`` into ``folder``, whole or not at all."""
+    write_text(folder / REPORT, html_page(report))
 
 
 def html_page(report: SweepReport) -> str:
