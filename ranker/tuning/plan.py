@@ -63,15 +63,60 @@ def plan_trials(
 def _fits(
     train: TrainConfig, cores: float, nodes: Sequence[Mapping[str, float]], trials: int, drivers: int | None
 ) -> bool:
-    needed, places = trials * train.most_workers, 0
+    workers, gpus, places = train.most_workers, train.gpus_per_worker, list[int]()
     for node in nodes:
         # All drivers may lie on this node: a worker more is promised nowhere.
         free = node.get("CPU", 0.0) - max(trials, drivers or 0) * DRIVER_CPUS
         held = math.floor(max(0.0, free) / cores + _ROUNDING)
-        if train.gpus_per_worker:
-            held = min(held, math.floor(node.get("GPU", 0.0) / train.gpus_per_worker + _ROUNDING))
-        places += held
-    return places >= needed
+        places.append(min(held, _on_gpus(node.get("GPU", 0.0), gpus)) if gpus else held)
+    if train.placement == "STRICT_PACK":
+        return sum(held // workers for held in places) >= trials
+    if train.placement == "STRICT_SPREAD":
+        return _spread(places, workers, trials)
+    return sum(places) >= trials * workers
+
+
+def _on_gpus(gpus: float, share: float) -> int:
+    """Workers that the GPUs of a node hold; Ray never gives a worker parts of two GPUs."""
+    if share >= 1:
+        return math.floor(gpus / share + _ROUNDING)
+    return math.floor(gpus + _ROUNDING) * math.floor(1 / share + _ROUNDING)
+
+
+def _spread(places: list[int], workers: int, trials: int) -> bool:
+    """Whether every trial finds a node of its own for each of its workers, also when the scarcest go first."""
+    left = sorted(places)
+    for _ in range(trials):
+        free = [number for number, held in enumerate(left) if held > 0]
+        if len(free) < workers:
+            return False
+        for number in free[:workers]:
+            left[number] -= 1
+        left.sort()
+    return True
+
+
+def taken_by_others(
+    train: TrainConfig, plan: Plan, total: Mapping[str, float], free: Mapping[str, float]
+) -> str | None:
+    """A sentence where other programs hold so much of the cluster that not all trials of the plan start at once.
+
+    Args:
+        total, free: of the whole cluster, by name.
+    """
+    workers = plan.concurrent * train.most_workers
+    asked = {"CPU": workers * plan.cpus_per_worker, "GPU": workers * train.gpus_per_worker}
+    short = {name: need for name, need in asked.items() if need > free.get(name, 0.0) + _ROUNDING}
+    if not short:
+        return None
+    told = ", ".join(
+        f"{need:g} {name} of which {free.get(name, 0.0):g} of {total.get(name, 0.0):g} are free"
+        for name, need in short.items()
+    )
+    return (
+        f"{plan.concurrent} trials at once need {told}; other programs (a service, another job) hold the rest, so "
+        "that trials will wait for it. Stop those, or lower tune.max_concurrent"
+    )
 
 
 def _arithmetic(train: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> str:
@@ -81,7 +126,9 @@ def _arithmetic(train: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> str
     if gpus:
         parts += f", {workers} x {gpus:g} = {workers * gpus:g} GPU"
     have = "; ".join(f"{node.get('CPU', 0.0):g} CPU, {node.get('GPU', 0.0):g} GPU" for node in nodes) or "none"
+    where = {"STRICT_PACK": "all on one node", "STRICT_SPREAD": "no two on one node"}.get(train.placement)
+    placed = f"each worker on one node{f' and {where} (train.placement {train.placement})' if where else ''}"
     return (
-        f"a trial needs {parts}, each worker on one node; the nodes have {have}: it would wait for ever. "
+        f"a trial needs {parts}, {placed}; the nodes have {have}: it would wait for ever. "
         "Lower train.num_workers or train.cpus_per_worker, or join a larger cluster"
     )

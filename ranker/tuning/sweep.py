@@ -17,7 +17,7 @@ from ranker.registry import nearest
 from ranker.session import connected
 from ranker.training.measure import has_dev
 from ranker.tuning.bench import SLOTS, Bench
-from ranker.tuning.plan import plan_trials
+from ranker.tuning.plan import plan_trials, taken_by_others
 from ranker.tuning.population import PARENT, recipe_of
 from ranker.tuning.recipe import Recipe, absolute, groups_folder, mines, part_config, sources, trial_config
 from ranker.tuning.records import MODEL, STARTED, TRIALS, tidy
@@ -117,12 +117,13 @@ def _search(base: Experiment, space: Space, work: Path) -> tuple[Bench, list[Tri
         f"train.{name}": space.largest(f"train.{name}", getattr(base.train, name))
         for name in ("num_workers", "cpus_per_worker", "gpus_per_worker")
     }
+    num_trials = len(space.grid(base)) if settings.search == "grid" else settings.num_trials
     # Members of a population and of a HyperBand are all there at once, although few of them train.
-    drivers = settings.num_trials if settings.search == "pbt" or settings.scheduler == "hyperband" else None
-    plan = plan_trials(
-        base.train.model_copy(update={name.rpartition(".")[2]: value for name, value in widest.items()}),
-        nodes, settings.num_trials, settings.max_concurrent, drivers=drivers,
-    )  # fmt: skip
+    drivers = num_trials if settings.search == "pbt" or settings.scheduler == "hyperband" else None
+    train = base.train.model_copy(update={name.rpartition(".")[2]: value for name, value in widest.items()})
+    plan = plan_trials(train, nodes, num_trials, settings.max_concurrent, drivers=drivers)
+    if (told := taken_by_others(train, plan, ray.cluster_resources(), ray.available_resources())) is not None:
+        log.warning("%s", told)
     if plan.cpus_per_worker != widest["train.cpus_per_worker"]:
         base = base.with_overrides({"train.cpus_per_worker": plan.cpus_per_worker})
     bench = Bench(base, work, plan.concurrent)

@@ -1,7 +1,7 @@
 import pytest
 
 from ranker.config import TrainConfig
-from ranker.tuning.plan import Plan, ResourceError, plan_trials
+from ranker.tuning.plan import Plan, ResourceError, plan_trials, taken_by_others
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,49 @@ def test_drivers_of_a_population_are_all_there_at_once() -> None:
 def test_gpus_count_too() -> None:
     train = TrainConfig(num_workers=2, gpus_per_worker=0.5)
     assert plan_trials(train, [{"CPU": 16.0, "GPU": 2.0}], 8).concurrent == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "gpus", "expected"),
+    [(0.4, [2], 4), (0.5, [1, 1], 4), (0.3, [1], 3), (1 / 3, [1], 3), (0.6, [4], 4), (1.0, [3], 3), (2.0, [5], 2)],
+)
+def test_a_worker_has_its_share_of_one_gpu(share, gpus, expected) -> None:
+    train = TrainConfig(num_workers=1, gpus_per_worker=share, batch_size=8)
+    nodes = [{"CPU": 64.0, "GPU": float(each)} for each in gpus]
+    assert plan_trials(train, nodes, 8).concurrent == expected
+
+
+@pytest.mark.parametrize(
+    ("placement", "nodes", "expected"),
+    [
+        ("SPREAD", [3, 3], 2),  # 2 + 2 places
+        ("STRICT_SPREAD", [3, 3], 2),
+        ("STRICT_SPREAD", [9, 2], 1),  # each trial needs one of the second node's places
+        ("STRICT_SPREAD", [3, 2, 2], 1),  # two would do on A with B and A with C; Ray may take B with C
+        ("STRICT_PACK", [9, 2], 4),
+        ("STRICT_PACK", [4, 4], 2),  # the third place of each node is half a trial
+    ],
+)
+def test_strict_placements_count(placement, nodes, expected) -> None:
+    train = TrainConfig(num_workers=2, placement=placement)
+    assert plan_trials(train, [{"CPU": float(each)} for each in nodes], 8).concurrent == expected
+
+
+@pytest.mark.parametrize(
+    ("placement", "nodes", "says"),
+    [("STRICT_SPREAD", [64.0], "no two on one node"), ("STRICT_PACK", [1.0] * 8, "all on one node")],
+)
+def test_a_placement_that_no_node_allows_is_refused(placement, nodes, says) -> None:
+    with pytest.raises(ResourceError, match=says):
+        plan_trials(TrainConfig(num_workers=2, placement=placement), [{"CPU": each} for each in nodes], 8)
+
+
+def test_cores_that_another_program_holds_are_told() -> None:
+    train, plan = TrainConfig(num_workers=2), Plan(3, 1.0)
+    assert taken_by_others(train, plan, {"CPU": 8.0}, {"CPU": 8.0}) is None
+    told = taken_by_others(train, plan, {"CPU": 8.0}, {"CPU": 4.0})
+    assert told is not None and told.startswith("3 trials at once need 6 CPU of which 4 of 8 are free")
+    assert "GPU" not in told
 
 
 def test_what_can_never_fit_is_refused_with_the_arithmetic() -> None:
