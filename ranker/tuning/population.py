@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ranker.manifest import fingerprint, write_json, write_text
-from ranker.tuning.bench import Bench, slot
+from ranker.manifest import Done, fingerprint, write_json, write_text
+from ranker.tuning.bench import Bench, in_slot
+from ranker.tuning.mined import MINED, mine_once
 from ranker.tuning.recipe import Recipe, mines, part_config, trial_config
 from ranker.tuning.records import FAILED, LOG, MODEL, OUTCOME, Ended, Point, ended_of, write_ended
-from ranker.tuning.trial import FAILED_VALUE, LATENCY, MINED, PASSING, VALUE, mine_once, with_latency
+from ranker.tuning.trial import FAILED_VALUE, LATENCY, PASSING, VALUE, with_latency
 
 PARENT, RECIPE, GENERATION = "parent", "recipe.json", "generation"
 # Parts of a member that stay while it goes on; another one may still start from the newest.
@@ -95,10 +96,12 @@ def _train_part(bench: Bench, overrides: Mapping[str, Any], place: Path, state: 
     if mines(overrides):
         mine_once(bench, config)
     part = part_config(config, len(state.segments), bench.base.tune.generations, parent)
-    with slot(bench, place / MODEL):
+
+    def train() -> tuple[Done, float]:
         start = time.monotonic()
-        done = fit(part)
-        seconds = time.monotonic() - start
+        return fit(part), time.monotonic() - start
+
+    done, seconds = in_slot(bench, place / MODEL, train)
     found = ended_of(place / MODEL / LOG, bench.metric, part.train.evaluate_every is not None)
     if found.value != found.value:
         raise ValueError(f"no {bench.metric} was measured on the dev queries")

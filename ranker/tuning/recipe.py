@@ -50,6 +50,12 @@ def mines(overrides: Mapping[str, Any]) -> bool:
     return any(path.startswith(MINED) for path in overrides)
 
 
+def mined_key(overrides: Mapping[str, Any]) -> str | None:
+    """Name of the folder of what a trial mines, shared by all with the same filters; None where it mines nothing."""
+    named = {path: value for path, value in overrides.items() if path.startswith(MINED)}
+    return key_of(named) if named else None
+
+
 def trial_config(base: Experiment, overrides: Mapping[str, Any], model: Path, mined: Path) -> Experiment:
     """The experiment of a trial.
 
@@ -57,9 +63,8 @@ def trial_config(base: Experiment, overrides: Mapping[str, Any], model: Path, mi
         base: with absolute folders. model: where the model goes. mined: folder for what trials mine.
     """
     places: dict[str, Any] = {"train.output_dir": str(model), "train.track": ()}
-    if mines(overrides):
-        named = {path: value for path, value in overrides.items() if path.startswith(MINED)}
-        places["mine.output_dir"] = str(mined / key_of(named))
+    if (key := mined_key(overrides)) is not None:
+        places["mine.output_dir"] = str(mined / key)
     return base.with_overrides({**overrides, **places})
 
 

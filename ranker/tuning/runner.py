@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
 from ranker.tuning.bench import Bench
+from ranker.tuning.mined import drop_mined
 from ranker.tuning.plan import DRIVER_CPUS
 from ranker.tuning.records import (
     FAILED,
@@ -27,6 +29,8 @@ from ranker.tuning.records import (
     PARTIAL,
     SETTINGS,
     STOPPED,
+    TRIALS,
+    WAITING,
     folder_of,
     note_stop,
     read_ended,
@@ -37,13 +41,14 @@ from ranker.tuning.reservations import free, free_reservation, reservations
 from ranker.tuning.search import Search
 from ranker.tuning.space import Space
 from ranker.tuning.trainable import make_trainable
+from ranker.tuning.trial import LOSSES
 from ranker.tuning.trials import Status, Trial, progress_line
 
 log = logging.getLogger(__name__)
 
 RAY_STATE = "ray"
-# Lost processes and nodes that a trial survives.
-LOSSES = 3
+# Tune's loop turns many times a second.
+SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def run_sweep(bench: Bench, space: Space, search: Search, name: str, seconds: float | None = None) -> list[Trial]:
@@ -91,6 +96,18 @@ class Watch(tune.Callback):
 
     def __init__(self, bench: Bench, num_trials: int) -> None:
         self.bench, self.num_trials = bench, num_trials
+        self._looked = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[RayTrial], **info: Any) -> None:
+        """Say which trials wait for cores that another program holds."""
+        if (now := time.monotonic()) - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        trials_folder = self.bench.work / TRIALS
+        for file in (*trials_folder.glob(f"*/{WAITING}"), *trials_folder.glob(f"*/*/{WAITING}")):
+            name = file.relative_to(trials_folder).parts[0]
+            log.warning("trial in %s waits for cores or GPUs that others hold, and asks again", name)
+            file.unlink(missing_ok=True)
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Keep what a stopped trial has measured, say how it ended, delete what nobody needs."""
@@ -107,11 +124,14 @@ class Watch(tune.Callback):
 
     def _after(self, trial: RayTrial, trials: list[RayTrial], error: str | None) -> None:
         work, trial_id = self.bench.work, str(trial.trial_id)
-        running = [
-            folder_of(work, str(other.trial_id)) for other in trials if not other.is_finished() and other != trial
-        ]
-        names, settings = [folder.name for folder in running if folder is not None], self.bench.base.tune
-        tidy(work, settings.keep_best, names, settings.max_latency_ms)
+
+        def running() -> list[Path]:
+            others = [other for other in trials if not other.is_finished() and other != trial]
+            return [folder for other in others if (folder := folder_of(work, str(other.trial_id))) is not None]
+
+        settings = self.bench.base.tune
+        tidy(work, settings.keep_best, [folder.name for folder in running()], settings.max_latency_ms)
+        drop_mined(self.bench, running)
         known = {trial.trial_id: trial for trial in read_trials(self.bench, {trial_id: error} if error else {})}
         done = sum(told.status != "stopped" or not math.isnan(told.value) for told in known.values())
         best = max((told.score for told in known.values()), default=-math.inf)

@@ -14,8 +14,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from ranker.config import Experiment
 from ranker.manifest import write_text
-from ranker.tuning.bench import Bench, slot, work_of
+from ranker.tuning.bench import Bench, in_slot, work_of
 from ranker.tuning.latency import measure_latency
+from ranker.tuning.mined import LOCK, MINED, mine_once
 from ranker.tuning.recipe import groups_folder, mines, trial_config
 from ranker.tuning.records import (
     FAILED,
@@ -29,7 +30,6 @@ from ranker.tuning.records import (
     write_ended,
 )
 
-MINED = "mined"
 # What a scheduler reads of a report: the best value so far, and how far the run has come in units of `tune.grace`.
 VALUE, TIME, LATENCY = "value", "rounds", "latency_ms"
 # Of a trial that failed: below every measure, so that schedulers and searches leave it behind.
@@ -38,6 +38,8 @@ FAILED_VALUE = -1.0
 SAMPLE = "sample"
 # A run reports its last step a little early, so that no scheduler ends it before its model is written.
 ALMOST = 0.99
+# Lost processes and nodes that a trial, or a training of the repeats, survives.
+LOSSES = 3
 # Losses of a process or a node: these pass, and Tune starts the trial again.
 PASSING = (
     ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError,
@@ -77,16 +79,20 @@ def run_trial(bench: Bench, overrides: Mapping[str, Any], folder: Path) -> dict[
 
     The reason of a failure is in ``error.txt``: it would be the same again, so Tune shall not try again.
     """
-    found = read_ended(folder / OUTCOME)
-    try:
-        if found is None:
-            found = _train(bench, overrides, folder)
-            write_ended(folder / OUTCOME, found)
-    except PASSING:
-        raise
-    except Exception as error:
-        write_text(folder / FAILED, f"{type(error).__name__}: {error}")
-        return None
+    # Trials with equal settings share a folder: whoever comes second waits, and takes what the first has found.
+    with FileLock(folder / LOCK):
+        found = read_ended(folder / OUTCOME)
+        if found is None and (folder / FAILED).is_file():
+            return None
+        try:
+            if found is None:
+                found = _train(bench, overrides, folder)
+                write_ended(folder / OUTCOME, found)
+        except PASSING:
+            raise
+        except Exception as error:
+            write_text(folder / FAILED, f"{type(error).__name__}: {error}")
+            return None
     report = {VALUE: found.value, TIME: bench.rounds, "seconds": found.seconds}
     return report if found.latency_ms is None else {**report, LATENCY: found.latency_ms}
 
@@ -97,13 +103,16 @@ def _train(bench: Bench, overrides: Mapping[str, Any], folder: Path) -> Ended:
     config = trial_config(bench.base, overrides, folder / MODEL, bench.work / MINED)
     if mines(overrides):
         mine_once(bench, config)
-    with slot(bench, folder / MODEL):
+
+    def train() -> Ended:
         start = time.monotonic()
         done = fit(config, [Measurements(bench.metric, bench.rounds, work_of(folder / MODEL) / LOG)])
         seconds = time.monotonic() - start
-    ended = ended_of(folder / MODEL / LOG, bench.metric, config.train.evaluate_every is not None)
-    ended = replace(ended, seconds=round(seconds, 2), train_seconds=done.outcome.get("train_seconds"))
-    return with_latency(ended, config, folder / MODEL) if bench.base.tune.latency else ended
+        ended = ended_of(folder / MODEL / LOG, bench.metric, config.train.evaluate_every is not None)
+        ended = replace(ended, seconds=round(seconds, 2), train_seconds=done.outcome.get("train_seconds"))
+        return with_latency(ended, config, folder / MODEL) if bench.base.tune.latency else ended
+
+    return in_slot(bench, folder / MODEL, train)
 
 
 def with_latency(ended: Ended, config: Experiment, model: Path) -> Ended:
@@ -115,16 +124,3 @@ def with_latency(ended: Ended, config: Experiment, model: Path) -> Ended:
     threads = max(1, round(config.train.cpus_per_worker))
     told = measure_latency(model, groups_folder(config), scoring, config.evaluate.depth[0], threads)
     return replace(ended, latency_ms=round(told, 3))
-
-
-def mine_once(bench: Bench, config: Experiment) -> None:
-    """The stage `mine` of a trial, once for all trials with the same filters, and one at a time.
-
-    One at a time, since two that each hold some of the cores could wait for each other.
-    """
-    from ranker.training.mining import mine
-
-    (bench.work / MINED).mkdir(exist_ok=True)
-    with FileLock(bench.work / MINED / ".lock"):
-        # The seed decides which dev queries are kept: all trials must have the same.
-        mine(config.with_overrides({"seed": bench.base.seed}))

@@ -141,6 +141,61 @@ def test_a_lost_process_is_not_a_failure_of_the_trial(bench, monkeypatch) -> Non
     assert not (folder / "error.txt").exists(), "Tune starts it again"
 
 
+def test_of_equal_trials_at_once_the_second_takes_what_the_first_found(bench, monkeypatch) -> None:
+    trained, told = list[str](), list[object]()
+
+    def train(bench, overrides, folder) -> Ended:
+        trained.append(folder.name)
+        time.sleep(0.2)
+        if overrides["train.loss"] == "bce":
+            raise ValueError("the loss is nan")
+        return Ended(0.7, seconds=30.0)
+
+    monkeypatch.setattr(trial, "_train", train)
+    for loss in ("lce", "bce"):
+        overrides, folder = {"train.loss": loss}, note_start(bench.work, f"t-{loss}", loss, {"train.loss": loss})
+        run = lambda overrides=overrides, folder=folder: told.append(run_trial(bench, overrides, folder))  # noqa: E731
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=20)
+    report = {"value": 0.7, "rounds": 4.0, "seconds": 30.0}
+    assert trained == ["lce", "bce"] and told == [report, report, None, None]
+    assert read_ended(bench.work / "trials" / "lce" / "outcome.json").seconds == 30.0
+
+
+def test_a_training_without_room_waits_and_is_no_failure(bench, tmp_path, monkeypatch, caplog) -> None:
+    from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    from ranker.training.progress import TrainingError
+    from ranker.tuning.runner import Watch
+
+    tries, folder = list[bool](), note_start(tmp_path, "t1", "a", {})
+
+    def train() -> str:
+        with FileLock(tmp_path / "slots" / "1").acquire(timeout=0):  # the other place is free
+            tries.append((folder / "waiting.txt").is_file())
+        if len(tries) < 3:
+            raise TrainingError("training failed") from ControllerError(WorkerGroupStartupTimeoutError(2))
+        return "trained"
+
+    monkeypatch.setattr(places, "SECONDS_WITHOUT_ROOM", 0.01)
+    assert places.in_slot(bench, folder / "model", train) == "trained"
+    assert tries == [False, True, True]
+    watch = Watch(bench, 3)
+    for _ in range(2):
+        watch.on_step_end(1, [])
+    assert caplog.text.count("trial in a waits for cores") == 1, "the driver says it once"
+
+    def explode() -> None:
+        raise TrainingError("training failed") from WorkerGroupError("a worker", {0: ValueError("nan")})
+
+    with pytest.raises(TrainingError):
+        places.in_slot(bench, folder / "model", explode)
+
+
 def test_trials_with_the_same_filters_share_what_was_mined(tmp_path) -> None:
     def folder(**overrides: object) -> object:
         changes = {path.replace("_", ".", 1): value for path, value in overrides.items()}
