@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from ranker.config import Experiment
 from ranker.data.stored import stored_splits
 from ranker.manifest import MANIFEST, write_text
-from ranker.tuning.bench import Bench, slot
+from ranker.tuning.bench import Bench, in_slot
+from ranker.tuning.mined import MINED, mine_once
 from ranker.tuning.noise import Gain, compare_seeds
-from ranker.tuning.recipe import Recipe, make_model
+from ranker.tuning.recipe import Recipe, make_model, mines, trial_config
 from ranker.tuning.records import LOG, MODEL, ended_of
-from ranker.tuning.trial import MINED
+from ranker.tuning.trial import LOSSES, PASSING
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +50,23 @@ class Repeat:
         return {"who": self.who, "seed": self.seed, "dev": self.dev, "test": self.test, "error": self.error}
 
 
-def repeat(bench: Bench, best: Recipe, model: Path) -> list[Repeat]:
-    """Train what is missing and measure all; an interrupted call goes on where it was.
+def repeat(bench: Bench, best: Recipe) -> list[Repeat]:
+    """Train both with seeds that the sweep has not seen and measure all; an interrupted call goes on where it was.
 
-    Args:
-        model: that of the best trial, which has the experiment's own seed.
+    The best trial's own model does not count: it was picked for what it reached with its seed.
     """
-    base, found = bench.base, []
-    for number in range(base.tune.num_seeds):
-        seed = base.seed + number
+    found = []
+    for seed in fresh_seeds(bench.base.seed, best, bench.base.tune.num_seeds):
         for who, recipe in ((DEFAULT, Recipe(({},))), (BEST, best)):
             folder = bench.work / REPEATS / f"{who}-{seed}"
-            given = model if (who, number) == (BEST, 0) else None
-            found.append(_repeat(bench, who, with_seed(recipe, seed), folder, given, seed))
+            found.append(_repeat(bench, who, with_seed(recipe, seed), folder, seed))
     return found
+
+
+def fresh_seeds(own: int, best: Recipe, number: int) -> list[int]:
+    """So many seeds after the experiment's own, but those of the best recipe."""
+    used = {segment.get("seed", own) for segment in best.segments}
+    return [seed for seed in range(own + 1, own + 1 + number + len(used)) if seed not in used][:number]
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
@@ -70,26 +74,44 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return Recipe(tuple({**segment, "seed": seed} for segment in recipe.segments), recipe.generations)
 
 
-def _repeat(bench: Bench, who: str, recipe: Recipe, folder: Path, model: Path | None, seed: int) -> Repeat:
-    from ranker.training.trainer import fit
-
+def _repeat(bench: Bench, who: str, recipe: Recipe, folder: Path, seed: int) -> Repeat:
     folder.mkdir(parents=True, exist_ok=True)
     log.info("%s with seed %d", who, seed)
-    if model is None:
-        try:
-            with slot(bench, folder / MODEL):
-                make_model(bench.base, recipe, folder, fit, bench.work / MINED)
-        except Exception as error:
-            log.warning("%s with seed %d failed: %s", who, seed, error)
-            write_text(folder / FAILED, f"{type(error).__name__}: {error}")
-            return Repeat(who, seed, error=f"{type(error).__name__}: {error}")
-        model = folder / MODEL
-    chooses = looked_for_best(bench.base, recipe)
-    dev = ended_of(model / LOG, bench.metric, chooses).value
+    try:
+        _train(bench, recipe, folder)
+    except PASSING:
+        raise
+    except Exception as error:
+        log.warning("%s with seed %d failed: %s", who, seed, error)
+        write_text(folder / FAILED, f"{type(error).__name__}: {error}")
+        return Repeat(who, seed, error=f"{type(error).__name__}: {error}")
+    model = folder / MODEL
+    dev = ended_of(model / LOG, bench.metric, looked_for_best(bench.base, recipe)).value
     if not has_test(bench.base):
         return Repeat(who, seed, dev)
     test, per_query = _on_test(bench, model, folder / TEST)
     return Repeat(who, seed, dev, test, per_query)
+
+
+def _train(bench: Bench, recipe: Recipe, folder: Path) -> None:
+    """Train into ``folder``; a lost process or node is no fault of the recipe, and the run goes on from its checkpoint.
+
+    Raises:
+        PASSING: after LOSSES of them; the next call of the sweep goes on here.
+    """
+    from ranker.training.trainer import fit
+
+    for losses in range(LOSSES + 1):
+        try:
+            for segment in recipe.segments:
+                if mines(segment):
+                    mine_once(bench, trial_config(bench.base, segment, folder / MODEL, bench.work / MINED))
+            in_slot(bench, folder / MODEL, lambda: make_model(bench.base, recipe, folder, fit, bench.work / MINED))
+            return
+        except PASSING as error:
+            if losses == LOSSES:
+                raise
+            log.warning("%s: lost a process or a node, going on: %s", folder.name, error)
 
 
 def looked_for_best(base: Experiment, recipe: Recipe) -> bool:

@@ -17,6 +17,7 @@ from ranker.registry import nearest
 from ranker.session import connected
 from ranker.training.measure import has_dev
 from ranker.tuning.bench import SLOTS, Bench
+from ranker.tuning.mined import MINED
 from ranker.tuning.plan import plan_trials, taken_by_others
 from ranker.tuning.population import PARENT, recipe_of
 from ranker.tuning.recipe import Recipe, absolute, groups_folder, mines, part_config, sources, trial_config
@@ -27,7 +28,6 @@ from ranker.tuning.runner import RAY_STATE, run_sweep
 from ranker.tuning.search import plan_search
 from ranker.tuning.space import Space
 from ranker.tuning.space_check import checked_space
-from ranker.tuning.trial import MINED
 from ranker.tuning.trials import SweepError, Trial, best_trial, trials_table
 
 log = logging.getLogger(__name__)
@@ -86,14 +86,15 @@ def _make(config: Experiment, space: Space, work: Path) -> dict[str, Any]:
 
 def _run(config: Experiment, space: Space, work: Path) -> None:
     # What decides between trials also decides between the weights of one.
-    base = absolute(config).with_overrides({"train.metric": config.tune.metric})
+    # And checkpoints lie beside each model, where they go with it: elsewhere those of stopped trials would stay.
+    base = absolute(config).with_overrides({"train.metric": config.tune.metric, "train.storage": None})
     with connected(config.ray):
         bench, trials = _search(base, space, work)
         best = _decide(bench, trials)
         recipe = recipe_of(work / TRIALS / best.folder)
         _leave(bench, trials, best)
         write_text(work / "best.yaml", best_config(config, recipe).to_yaml())
-        repeats = repeat(bench, recipe, work / "best") if base.tune.num_seeds else []
+        repeats = repeat(bench, recipe) if base.tune.num_seeds else []
     told = {**_outcome(trials, best, repeats), **recipe.plain(), "best_share": best.best_share}
     write_json(work / "best.json", told)
     write_report(work, SweepReport.of(config, space, trials, best, repeats))

@@ -1,14 +1,18 @@
 """The best and the default with several seeds, and the one look at test."""
 
 import json
+from pathlib import Path
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from ranker.config import Experiment
 from ranker.data.catalog import prepare
+from ranker.manifest import run_stage
 from ranker.retrieval.index import build_index
 from ranker.tuning.bench import Bench
-from ranker.tuning.repeats import _on_test, has_test
+from ranker.tuning.recipe import Recipe
+from ranker.tuning.repeats import BEST, DEFAULT, _on_test, fresh_seeds, gains, has_test, repeat
 
 
 @pytest.fixture
@@ -34,3 +38,36 @@ def test_test_is_measured_once_for_one_model_whatever_the_experiment_evaluates(
     assert value == pytest.approx(sum(per_query.values()) / 2) and 0 <= value <= 1
     means = json.loads((tmp_path / "test" / "metrics.json").read_text())["means"]
     assert {name: list(told) for name, told in means.items()} == {"retriever": ["ndcg@10"], "reranked": ["ndcg@10"]}
+
+
+def test_the_best_is_told_from_the_default_with_seeds_that_no_trial_has_had() -> None:
+    assert fresh_seeds(13, Recipe(({},)), 3) == [14, 15, 16]
+    assert fresh_seeds(13, Recipe(({"seed": 15}, {"seed": 14})), 3) == [16, 17, 18]
+
+
+def test_a_lost_process_is_not_a_failed_recipe(tmp_path, monkeypatch) -> None:
+    seen = list[tuple[int, float]]()
+
+    def fit(config: Experiment, callbacks: object = ()) -> object:
+        seen.append((config.seed, config.train.learning_rate))
+        if len(seen) == 1:
+            raise ActorDiedError()
+        if config.seed == 15 and config.train.learning_rate == 0.5:
+            raise ValueError("the loss is nan")
+
+        def make(work: Path) -> dict:
+            told = {"step": 4, "total": 4, "dev": {"ndcg@10": config.train.learning_rate}}
+            (work / "training_log.jsonl").write_text(json.dumps(told))
+            return {}
+
+        return run_stage("train", config.folder("train"), {"seed": config.seed}, {}, make)
+
+    monkeypatch.setattr("ranker.training.trainer.fit", fit)
+    base = Experiment().with_overrides({"tune.num_seeds": 2, "output_dir": str(tmp_path), "train.learning_rate": 0.25})
+    told = repeat(Bench(base, tmp_path, 1), Recipe(({"train.learning_rate": 0.5},)))
+    assert seen == [(14, 0.25), (14, 0.25), (14, 0.5), (15, 0.25), (15, 0.5)], "the lost one once more"
+    assert [(each.who, each.seed, each.dev) for each in told] == [
+        (DEFAULT, 14, 0.25), (BEST, 14, 0.5), (DEFAULT, 15, 0.25), (BEST, 15, None),
+    ]  # fmt: skip
+    assert told[3].error == "ValueError: the loss is nan"
+    assert gains(told)["dev"].gain == 0.25 and "test" not in gains(told)

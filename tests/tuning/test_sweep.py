@@ -198,6 +198,6 @@ def test_trials_of_a_tiny_model_and_the_best_can_be_repeated(experiment, ray_clu
     one, other = (load_file(folder / "model.safetensors") for folder in (done.folder / "best", again.folder))
     assert all((one[name] == other[name]).all() for name in one), "bit for bit"
     assert [(told["who"], told["seed"]) for told in done.outcome["repeats"]] == [
-        ("default", 13), ("best", 13), ("default", 14), ("best", 14),
+        ("default", 14), ("best", 14), ("default", 15), ("best", 15),
     ]  # fmt: skip
     assert set(done.outcome["gain"]) == {"dev"}, "no data lie beside the groups, so that nothing is told of test"

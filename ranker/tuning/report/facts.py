@@ -87,8 +87,8 @@ def subtitle(report: SweepReport) -> str:
 
 
 def picked(report: SweepReport) -> str | None:
-    """How much of the best trial's own value was luck: what the same recipe reaches on dev with the other seeds."""
-    others = [told.dev for told in report.repeats if told.who == BEST and told.dev is not None][1:]
+    """How much of the best trial's own value was luck: what the same recipe reaches on dev with other seeds."""
+    others = [told.dev for told in report.repeats if told.who == BEST and told.dev is not None]
     if not others or math.isnan(report.best.value):
         return None
     mean = float(np.mean(others))
