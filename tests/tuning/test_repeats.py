@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ray.exceptions import ActorDiedError
 
@@ -28,6 +30,32 @@ def prepared(pets, tmp_path, tiny_retriever, encode_here, ray_cluster) -> Experi
     return config
 
 
+def test_of_evaluate_only_one_model_one_depth_and_one_measure_is_asked(tmp_path, monkeypatch) -> None:
+    asked = list[Experiment]()
+
+    def evaluate(config: Experiment) -> object:
+        asked.append(config)
+
+        def make(work: Path) -> dict:
+            (work / "metrics.json").write_text(json.dumps({"means": {"reranked": {"ndcg@10": 0.75}}}))
+            rows = {"system": ["retriever", "reranked", "reranked"], "query_id": ["q1", "q1", "q2"]}
+            pq.write_table(pa.table({**rows, "value": [0.1, 0.5, 1.0]}), work / "per_query.parquet")
+            return {}
+
+        return run_stage("evaluate", config.folder("evaluate"), {}, {}, make)
+
+    monkeypatch.setattr("ranker.evaluation.evaluate.evaluate", evaluate)
+    base = Experiment().with_overrides({
+        "evaluate.suite": "somewhere", "evaluate.first_stage": "bm25", "evaluate.models": ["another/model"],
+        "evaluate.depth": [20, 50], "evaluate.max_queries": 9,
+    })  # fmt: skip
+    assert _on_test(Bench(base, tmp_path, 1), tmp_path / "m", tmp_path / "test") == (0.75, {"q1": 0.5, "q2": 1.0})
+    told = asked[0].evaluate
+    assert (told.suite, told.models, told.depth, told.latency_queries, told.bm25) == (None, (), (20,), 0, False)
+    assert (told.model, told.measures, told.max_queries) == (str(tmp_path / "m"), ("ndcg@10",), 9)
+
+
+@pytest.mark.slow
 def test_test_is_measured_once_for_one_model_whatever_the_experiment_evaluates(
     prepared, tiny_reranker, tmp_path
 ) -> None:

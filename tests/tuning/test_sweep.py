@@ -50,6 +50,7 @@ def quick_fit(monkeypatch):
     import ranker.tuning.trainable as room
 
     def run_trial(bench, overrides, folder):
+        assert bench.base.train.storage is None, "checkpoints of a trial that is stopped go with its folder"
         rate, loss = overrides["train.learning_rate"], overrides["train.loss"]
         (folder / "model").mkdir(parents=True, exist_ok=True)
         (folder / "model" / "config.json").write_text(str(rate))
@@ -71,7 +72,8 @@ def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
         plain = {path: {"sampler": "choice", "categories": values} for path, values in lines.items()}
         plain["constraints"] = ["not (train.loss == 'bce' and train.learning_rate == 0.001)"]
         (tmp_path / "space.yaml").write_text(yaml.safe_dump(plain))
-    config = experiment.with_overrides({"tune.search": search, "tune.num_trials": 5, "tune.keep_best": 2})
+    changes = {"tune.search": search, "tune.num_trials": 5, "tune.keep_best": 2, "train.storage": str(tmp_path / "far")}
+    config = experiment.with_overrides(changes)
     with monkeypatch.context() as patch:
         patch.setattr("ranker.tuning.sweep._leave", None)  # stopped after the trials, before anything was published
         with pytest.raises(TypeError):
@@ -87,7 +89,8 @@ def test_failures_are_rows_the_best_is_kept_and_a_stopped_sweep_continues(
     assert all(row["error"] == "ValueError: this loss explodes" for row in failed)
     best = max(row["train.learning_rate"] for row in rows if row["train.loss"] == "lce")
     assert (done.folder / "best" / "config.json").read_text() == str(best)
-    assert load_experiment(done.folder / "best.yaml").train.learning_rate == best
+    again = load_experiment(done.folder / "best.yaml").train
+    assert again.learning_rate == best and again.storage == str(tmp_path / "far")
     (second,) = (done.folder / "models").glob("*/config.json")
     assert float(second.read_text()) == sorted(r["train.learning_rate"] for r in rows if r["status"] == "finished")[-2]
     assert not any((done.folder / name).exists() for name in ("ray", "trials", "started", "slots"))
