@@ -183,6 +183,7 @@ def test_a_suite_is_a_folder_of_collections_and_their_mean(plain, score_here, pe
     assert run("evaluate", again).outcome["means"] == metrics["by_collection"]["dogs"]
 
 
+@pytest.mark.slow
 def test_a_suite_whose_first_stage_is_the_retriever_has_an_index_of_each_collection(
     plain, score_here, pets, tiny_retriever, tmp_path, ray_cluster
 ) -> None:
