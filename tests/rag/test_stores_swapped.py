@@ -81,7 +81,10 @@ def test_every_store_gives_the_same_answers(options, expected, tiny_retriever, t
 
 
 @pytest.mark.parametrize("options", ["chroma at a path", "lancedb at a path", "pinecone"], indirect=True)
-def test_a_store_in_a_database_keeps_the_last_saved_index_and_no_other(options, tiny_retriever, tmp_path) -> None:
+def test_a_store_in_a_database_keeps_the_last_saved_index_and_no_other(
+    options, tiny_retriever, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("ranker.retrieval.stores.PineconeStore.settles_s", 0.1)  # what is lost is waited for as well
     secret = {name: value for name, value in options["store_options"].items() if name == "api_key"}
 
     def load() -> RAGPipeline:
