@@ -193,8 +193,6 @@ def test_trials_leave_no_actor_no_placement_group_and_no_file_handle(
         time.sleep(1)  # an actor that is told to end needs a moment
     assert groups() == [] and alive() <= actors
     assert psutil.Process().num_fds() <= handles + number / 2, "less than one a trial"
-    statuses = [row["status"] for row in pq.read_table(done.folder / "trials.parquet").to_pylist()]
-    assert "stopped" in statuses[:-1], "one that was stopped gives its cores to the next"
     assert sorted(path.name for path in done.folder.iterdir()) == [
         "best", "best.json", "best.yaml", "manifest.json", "report.html", "trials.parquet",
     ]  # fmt: skip

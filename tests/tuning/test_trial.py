@@ -196,6 +196,22 @@ def test_a_training_without_room_waits_and_is_no_failure(bench, tmp_path, monkey
         places.in_slot(bench, folder / "model", explode)
 
 
+def test_a_stopped_trial_gives_its_cores_back_before_its_folder_goes(bench, tmp_path, monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    from ranker.tuning import runner
+    from ranker.tuning.records import PARTIAL, STOPPED
+
+    folder, freed = note_start(tmp_path, "t1", "a", {}), []
+    work = folder / PARTIAL
+    work.mkdir()
+    (work / RESERVED).write_text("c0ffee")
+    monkeypatch.setattr(runner, "free_reservation", lambda place: freed.append((place / RESERVED).read_text()))
+    stopped = SimpleNamespace(trial_id="t1", last_result={"time_total_s": 3.0}, is_finished=lambda: True)
+    runner.Watch(bench, 1).on_trial_complete(1, [stopped], stopped)
+    assert freed == ["c0ffee"] and not work.exists() and (folder / STOPPED).is_file()
+
+
 def test_trials_with_the_same_filters_share_what_was_mined(tmp_path) -> None:
     def folder(**overrides: object) -> object:
         changes = {path.replace("_", ".", 1): value for path, value in overrides.items()}
