@@ -144,6 +144,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def synchronise(path: Path) -> None:
+    """Have what is written of a file on the disk; of a folder, the names in it: a new name is there only then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def installed_packages(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of the packages that decide a result."""
     found = {}

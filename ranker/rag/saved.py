@@ -6,7 +6,6 @@ saves leaves the last good index.
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from ranker.manifest import fingerprint_path, write_json
+from ranker.manifest import fingerprint_path, synchronise, write_json
 from ranker.pretrained import ModelNotFoundError, resolve
 from ranker.rag.documents import read_documents, write_documents
 from ranker.rag.library import Library
@@ -103,9 +102,9 @@ def save(folder: Path, head: Head, library: Library) -> str:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    _flush(folder)
+    synchronise(folder)
     write_json(folder / HEAD, {**asdict(head), "generation": generation})
-    _flush(folder)
+    synchronise(folder)
     for old in folder.glob("index-*"):
         if old.name != generation:
             shutil.rmtree(old, ignore_errors=True)
@@ -121,17 +120,8 @@ def _write_passages(path: Path, library: Library) -> None:
 def _to_disk(folder: Path) -> None:
     # Before the file that names them: a machine that loses its power keeps the last good index too.
     for entry in folder.rglob("*"):
-        _flush(entry)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    # Of a folder: the names in it.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        synchronise(entry)
+    synchronise(folder)
 
 
 def generation(folder: Path) -> str | None:

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ranker.manifest import synchronise
+
 MAGIC = b"RANKLOG1"
 HEAD = struct.Struct("<8s8s")  # magic, generation: random, another one after a compaction
 HEAD_BYTES = HEAD.size
@@ -120,13 +122,4 @@ def replace_file(file: Path, content: bytes | Iterable[bytes]) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(file.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    synchronise(file.parent)

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,25 @@ class LogFollower:
         text = self._path.read_text("utf-8")
         self._size = len(text.encode())
         return list(_records(text))
+
+
+@contextmanager
+def repeatedly(call: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call it in a thread of its own while the block runs: at once, and so many seconds after each call."""
+    over = threading.Event()
+
+    def run() -> None:
+        call()
+        while not over.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:

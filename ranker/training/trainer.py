@@ -40,7 +40,7 @@ from ranker.training.measure import DEV_GROUPS, DEV_QRELS, has_dev
 from ranker.training.model import check_model
 from ranker.training.objective import check_objective, needs_scores
 from ranker.training.order import parts_of
-from ranker.training.progress import LOG, LogFollower, TrainingError, describe
+from ranker.training.progress import LOG, LogFollower, TrainingError, describe, repeatedly
 from ranker.training.tracking import check_trackers, trackers
 from ranker.training.worker import STOPPED, Trainer, train_worker
 
@@ -264,19 +264,10 @@ def _followed(path: Path, track: Callable[[dict[str, Any]], None]) -> Iterator[N
         track(record)
 
     follower = LogFollower(path, tell)
-    over = threading.Event()
-
-    def follow() -> None:
-        while not over.wait(SECONDS_BETWEEN_LINES):
-            follower.poll()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeatedly(follower.poll, SECONDS_BETWEEN_LINES):
+            yield
     finally:
-        over.set()
-        thread.join()
         follower.poll()
 
 

@@ -6,7 +6,6 @@ keep its cores, and the next one wait for ever.
 """
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
 from ranker.training.job import RESERVED
+from ranker.training.progress import repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -60,26 +60,17 @@ def orphans_given_back() -> Iterator[None]:
     if not ray.is_initialized():
         yield
         return
-    over = threading.Event()
-
-    def look() -> None:
-        while True:
-            try:
-                for name in orphans():
-                    log.info("giving back the cores of a training whose process is gone")
-                    free(name)
-            except Exception as error:  # Ray's head may be away for a moment; the next look finds the same
-                log.debug("reservations cannot be looked at", exc_info=error)
-            if over.wait(SECONDS_BETWEEN_LOOKS):
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with repeatedly(_give_back_orphans, SECONDS_BETWEEN_LOOKS):
         yield
-    finally:
-        over.set()
-        thread.join()
+
+
+def _give_back_orphans() -> None:
+    try:
+        for name in orphans():
+            log.info("giving back the cores of a training whose process is gone")
+            free(name)
+    except Exception as error:  # Ray's head may be away for a moment; the next look finds the same
+        log.debug("reservations cannot be looked at", exc_info=error)
 
 
 def free(name: str) -> None:

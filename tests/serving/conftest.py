@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import shutil
 import threading
 import time
@@ -11,6 +12,13 @@ from typing import Any
 import pytest
 
 from ranker.config import Experiment
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the service logs reaches ``caplog`` also after an earlier test has connected Ray, which ends that."""
+    for name in ("ray", "ray.serve"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
 
 
 @pytest.fixture(scope="session")
