@@ -59,12 +59,15 @@ def _report(metrics: dict[str, float], folder: Path) -> None:
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-class Trainer(TorchTrainer):
-    """Ray's, without the actor that looks out for a controller that dies; see ``ranker.tuning.reservations``.
+# The first starts an actor that looks out for a controller that dies; see ``ranker.tuning.reservations``. That actor
+# never ends when it has found one, and finds none where two clusters run on one machine. The second starts one, with
+# Ray Data in it, that hands out datasets, and there are none.
+NOT_NEEDED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
-    That actor never ends when it has found one, and finds none where two clusters run on one machine.
-    """
+
+class Trainer(TorchTrainer):
+    """Ray's, without two actors beside each run."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # the stubs are those of Train v1
-        return [each for each in callbacks if type(each).__name__ != "PlacementGroupCleanerCallback"]
+        return [each for each in callbacks if type(each).__name__ not in NOT_NEEDED]

@@ -170,7 +170,9 @@ def test_row_scales_change_nothing_in_fp32_and_make_int8_more_faithful(tiny_rera
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["dynamic", "rows", "static", "mixed", "blockwise"])
-def test_every_recipe_of_int8_writes_a_graph_that_scores(recipe, tiny_reranker, tmp_path):
+def test_every_recipe_of_int8_writes_a_graph_that_scores(recipe, tiny_reranker, tmp_path, request):
+    if recipe != "rows":  # whose graph is another
+        request.getfixturevalue("traced")
     done = export(experiment(tiny_reranker, tmp_path, precision="int8", int8_recipe=recipe, num_samples=64,
                              min_rank_correlation=0.4, max_ndcg_loss=1.0))  # fmt: skip
     assert done.outcome["recipe"] == recipe and not list(done.folder.glob("rows*"))

@@ -163,13 +163,21 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_serve_run_answers_sheds_load_in_json_and_stops(experiment: Path, short_folder: Path, tmp_path: Path):
+def test_serve_run_answers_leaves_a_trace_sheds_load_in_json_and_stops(
+    experiment: Path, short_folder: Path, tmp_path: Path
+):
     narrow = {"max_ongoing_requests": 1, "max_queued_requests": 1}
     narrow["autoscaling_config"] = {"max_replicas": 1, "target_ongoing_requests": 1}
-    process, client = serve_run(short_folder, experiment, tmp_path / "log", reranker=narrow)
+    tracing = {"tracing_config": {"enabled": True, "exporter_import_path": "", "sampling_ratio": 1.0}}
+    process, client = serve_run(short_folder, experiment, tmp_path / "log", reranker=narrow, top=tracing)
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
     try:
         assert client.wait(process, 120), (tmp_path / "log").read_text()[-3000:]
         assert client("/search", {"query": QUESTION})[0] == 200
+        data = json.dumps({"query": QUESTION, "texts": ["xylophone secret"] * 3}).encode()
+        headers = {"content-type": "application/json", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        with urlopen(Request(client.address + "/rerank", data, headers), timeout=60) as answer:
+            assert answer.status == 200
         secret = {"query": QUESTION, "texts": ["xylophone secret " * 40] * 1000}
         with ThreadPoolExecutor(12) as threads:
             answers = list(threads.map(lambda _: client("/rerank", secret), range(12)))
@@ -181,6 +189,18 @@ def test_serve_run_answers_sheds_load_in_json_and_stops(experiment: Path, short_
         status = stop(process)
     assert status == 0
     assert "xylophone" not in (tmp_path / "log").read_text()
+    assert_traced(short_folder, trace_id)
+
+
+def assert_traced(folder: Path, trace_id: str) -> None:
+    """The request of three documents went through gateway and reranker, and no text of any request was written."""
+    files = list(folder.glob("ray/session_2*/logs/serve/spans/*"))
+    spans = {file.name: file.read_text() for file in files}
+    hops = {hop: text for hop in ("Gateway", "Reranker") for name, text in spans.items() if hop in name}
+    assert hops.keys() == {"Gateway", "Reranker"}, spans.keys()
+    assert all(trace_id in text for text in hops.values())
+    assert all('"ranker.num_documents": 3' in text for text in hops.values())
+    assert "xylophone" not in "".join(spans.values())
 
 
 @pytest.mark.slow
@@ -193,25 +213,3 @@ def test_serve_run_refuses_an_open_port_without_a_key(experiment: Path, short_fo
         assert "SecurityError" in (tmp_path / "log").read_text()
     finally:
         stop(process)
-
-
-@pytest.mark.slow
-def test_a_trace_goes_through_gateway_and_reranker(experiment: Path, short_folder: Path, tmp_path: Path):
-    tracing = {"tracing_config": {"enabled": True, "exporter_import_path": "", "sampling_ratio": 1.0}}
-    process, client = serve_run(short_folder, experiment, tmp_path / "log", top=tracing)
-    trace_id = "0af7651916cd43dd8448eb211c80319c"
-    try:
-        assert client.wait(process, 120), (tmp_path / "log").read_text()[-3000:]
-        data = json.dumps({"query": QUESTION, "texts": ["xylophone secret"] * 3}).encode()
-        headers = {"content-type": "application/json", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
-        with urlopen(Request(client.address + "/rerank", data, headers), timeout=60) as answer:
-            assert answer.status == 200
-    finally:
-        stop(process)
-    files = list(short_folder.glob("ray/session_2*/logs/serve/spans/*"))
-    spans = {file.name: file.read_text() for file in files}
-    hops = {hop: text for hop in ("Gateway", "Reranker") for name, text in spans.items() if hop in name}
-    assert hops.keys() == {"Gateway", "Reranker"}, spans.keys()
-    assert all(trace_id in text for text in hops.values())
-    assert all('"ranker.num_documents": 3' in text for text in hops.values())
-    assert "xylophone" not in "".join(spans.values())

@@ -52,7 +52,8 @@ with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors
     # A raylet that is gone is noticed in two seconds instead of fifteen.
     health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_timeout_ms": 1000}
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder, "_system_config": health}
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "temp_dir": folder, "include_dashboard": False, "_system_config": health},
     )
     node = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
@@ -79,8 +80,12 @@ def run_both(backbone: str, groups: Path, folder: Path) -> dict[str, int]:
     for name, further in (("calm", {"placement": "STRICT_SPREAD"}), ("faults", elastic)):
         config = Experiment.model_validate({"output_dir": str(folder / name), "train": section | further})
         (folder / f"{name}.yaml").write_text(config.to_yaml())
-    # Ray first tries to start as many workers as before, and would wait for a minute.
-    environment = os.environ | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+    # Ray first tries to start as many workers as before, and would wait for a minute; its controller looks every two
+    # seconds; and beside each run it starts a process that looks out for notices.
+    environment = os.environ | {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }  # fmt: skip
     command = [sys.executable, "-c", DRIVER, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=700, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -1,6 +1,7 @@
 """A stage `mine` of the pets that fits on a screen, and an experiment with tiny trials on it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,10 +38,8 @@ def groups_of(pets) -> tuple[pa.Table, pa.Table, pa.Table]:
     return groups, dev_groups, qrels
 
 
-@pytest.fixture
-def mined(pets, tmp_path) -> Path:
-    """Folder of groups.parquet and the dev tables."""
-    folder = tmp_path / "mined"
+def mined_in(folder: Path, pets) -> Path:
+    """groups.parquet and the dev tables in a new folder."""
     folder.mkdir()
     for name, table in zip(("groups", "dev_groups", "dev_qrels"), groups_of(pets), strict=True):
         pq.write_table(table, folder / f"{name}.parquet")
@@ -48,17 +47,35 @@ def mined(pets, tmp_path) -> Path:
 
 
 @pytest.fixture
-def experiment(mined, tiny_backbone, tmp_path) -> Experiment:
-    """Three random trials of fp32 and one worker, one at a time, without repeats."""
-    space = tmp_path / "space.yaml"
-    space.write_text(yaml.safe_dump({
-        "train.learning_rate": {"sampler": "loguniform", "lower": 1e-4, "upper": 1e-2},
-        "train.loss": {"sampler": "choice", "categories": ["lce", "bce"]},
-    }))  # fmt: skip
-    return Experiment().with_overrides({
-        "output_dir": str(tmp_path / "run"), "train.model": tiny_backbone,
-        "train.groups": str(mined / "groups.parquet"),
-        "train.num_workers": 1, "train.batch_size": 2, "train.max_length": 32, "train.group_size": 3,
-        "train.precision": "fp32", "tune.space": str(space), "tune.num_trials": 3, "tune.max_concurrent": 1,
-        "tune.num_seeds": 0,
-    })  # fmt: skip
+def mined(pets, tmp_path) -> Path:
+    """:func:`mined_in`."""
+    return mined_in(tmp_path / "mined", pets)
+
+
+@pytest.fixture(scope="session")
+def make_experiment(pets, tiny_backbone) -> Callable[[Path], Experiment]:
+    """In a folder: three random trials of fp32 and one worker, one at a time, without repeats."""
+
+    def make(folder: Path) -> Experiment:
+        space, mined = folder / "space.yaml", folder / "mined"
+        space.write_text(yaml.safe_dump({
+            "train.learning_rate": {"sampler": "loguniform", "lower": 1e-4, "upper": 1e-2},
+            "train.loss": {"sampler": "choice", "categories": ["lce", "bce"]},
+        }))  # fmt: skip
+        if not mined.exists():
+            mined_in(mined, pets)
+        return Experiment().with_overrides({
+            "output_dir": str(folder / "run"), "train.model": tiny_backbone,
+            "train.groups": str(mined / "groups.parquet"),
+            "train.num_workers": 1, "train.batch_size": 2, "train.max_length": 32, "train.group_size": 3,
+            "train.precision": "fp32", "tune.space": str(space), "tune.num_trials": 3, "tune.max_concurrent": 1,
+            "tune.num_seeds": 0,
+        })  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def experiment(make_experiment, tmp_path) -> Experiment:
+    """:func:`make_experiment` in the test's folder."""
+    return make_experiment(tmp_path)

@@ -4,10 +4,9 @@ import logging
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from safetensors.torch import load_file
 
 from ranker.config import Experiment, load_experiment
-from ranker.manifest import StageError, read_manifest
+from ranker.manifest import StageError
 from ranker.tuning import SpaceError
 from ranker.tuning.plan import ResourceError
 from ranker.tuning.recipe import absolute
@@ -186,21 +185,3 @@ def test_a_population_ends_and_its_best_has_a_recipe_of_all_parts(experiment, mo
 def test_a_sweep_of_which_nothing_fits_is_refused_with_the_arithmetic(experiment, ray_cluster) -> None:
     with pytest.raises(ResourceError, match="8 workers x 1 CPU"):
         sweep(experiment.with_overrides({"train.num_workers": 8, "train.batch_size": 8}))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_trials_of_a_tiny_model_and_the_best_can_be_repeated(experiment, ray_cluster) -> None:
-    from ranker.training.trainer import fit
-
-    done = sweep(experiment.with_overrides({"tune.num_trials": 2, "tune.num_seeds": 2}))
-    assert done.outcome["num_trials"] == 2 and done.outcome["num_failed"] == 0
-    again = fit(load_experiment(done.folder / "best.yaml"))
-    assert again.manifest.key == read_manifest(done.folder / "best").key
-    assert again.outcome["dev"] == pytest.approx(done.outcome["dev"], abs=1e-6)
-    one, other = (load_file(folder / "model.safetensors") for folder in (done.folder / "best", again.folder))
-    assert all((one[name] == other[name]).all() for name in one), "bit for bit"
-    assert [(told["who"], told["seed"]) for told in done.outcome["repeats"]] == [
-        ("default", 14), ("best", 14), ("default", 15), ("best", 15),
-    ]  # fmt: skip
-    assert set(done.outcome["gain"]) == {"dev"}, "no data lie beside the groups, so that nothing is told of test"

@@ -1,4 +1,4 @@
-"""Sweeps that lose what they run on: driver, worker, raylet; and fifty trials that must leave nothing behind."""
+"""Sweeps that lose what they run on: driver, worker, raylet."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -27,7 +26,7 @@ def write_experiment(folder: Path, backbone: str, groups: Path, **changes: objec
         "output_dir": str(folder / "run"), "train.model": backbone, "train.groups": str(groups),
         "train.num_workers": 1, "train.batch_size": 2, "train.group_size": 3, "train.max_length": 32,
         "train.precision": "fp32", "train.epochs": 100, "train.max_steps": 40, "train.checkpoint_every": 5,
-        "train.evaluate_every": 5, "tune.space": str(folder / "space.yaml"), "tune.num_trials": 3,
+        "train.evaluate_every": 5, "tune.space": str(folder / "space.yaml"), "tune.num_trials": 2,
         "tune.num_seeds": 0, "tune.keep_best": 3, "ray.num_cpus": 2, "tune.max_concurrent": 1, **changes,
     })  # fmt: skip
     (folder / "experiment.yaml").write_text(config.to_yaml())
@@ -74,7 +73,7 @@ def test_a_killed_driver_loses_at_most_a_last_measurement(mined, tiny_backbone, 
     assert "continuing the sweep that stopped" in log.read_text()
     sweep = tmp_path / "run" / "sweep"
     rows = pq.read_table(sweep / "trials.parquet").to_pylist()
-    assert len(rows) == 3 and all(row["status"] == "finished" for row in rows)
+    assert len(rows) == 2 and all(row["status"] == "finished" for row in rows)
     assert all(row["progress"] == [step / 8 for step in range(1, 9)] for row in rows), "every measurement once"
     assert {told["seconds"] for told in ended.values()} <= {row["seconds"] for row in rows}, "not done again"
     models = [sweep / "best", *(sweep / "models").iterdir()]
@@ -145,7 +144,9 @@ def test_neither_a_killed_worker_nor_a_killed_raylet_ends_a_sweep(mined, tiny_ba
     # Long enough for a controller, which looks every two seconds; no trial is stopped, so that each leaves its log.
     changes = {"train.max_steps": 400, "train.checkpoint_every": 20, "train.evaluate_every": 20}
     file = write_experiment(tmp_path, tiny_backbone, mined / "groups.parquet", **changes)
-    environment = os.environ | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+    environment = os.environ | {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, str(file)], capture_output=True, text=True, timeout=1700, env=environment
     )
@@ -153,46 +154,6 @@ def test_neither_a_killed_worker_nor_a_killed_raylet_ends_a_sweep(mined, tiny_ba
     assert "a worker is killed" in done.stdout and "a raylet is killed" in done.stdout
     sweep = load_experiment(file).folder("tune")
     rows = pq.read_table(sweep / "trials.parquet").to_pylist()
-    assert len(rows) == 3 and not any(row["status"] == "failed" for row in rows), rows
+    assert len(rows) == 2 and not any(row["status"] == "failed" for row in rows), rows
     models = [sweep / "best", *(sweep / "models").glob("*")]
     assert any("resuming after step" in said for model in models for said in messages(model))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(5400)
-def test_trials_leave_no_actor_no_placement_group_and_no_file_handle(
-    mined, tiny_backbone, tmp_path, ray_cluster
-) -> None:
-    from ray.util import placement_group_table
-    from ray.util.state import list_actors
-
-    from ranker.tuning.sweep import sweep
-
-    # Fifty take long: RANKER_TEST_TRIALS=50, or `python benchmarks/tuning.py --leaks 50`.
-    number = int(os.environ.get("RANKER_TEST_TRIALS", "6"))
-    changes = {"train.max_steps": 4, "train.evaluate_every": 1, "tune.scheduler": "asha", "tune.keep_best": 1}
-    file = write_experiment(tmp_path, tiny_backbone, mined / "groups.parquet", **changes)
-    config = load_experiment(file, {"tune.num_trials": number})
-
-    def alive() -> int:
-        address = ray_cluster.get_runtime_context().gcs_address
-        return len(list_actors(address=address, filters=[("state", "=", "ALIVE")], limit=10_000))
-
-    def groups() -> list[str]:
-        return [told["state"] for told in placement_group_table().values() if told["state"] != "REMOVED"]
-
-    # What Ray starts once for all sweeps is there after the first.
-    warm = {"tune.num_trials": 1, "output_dir": str(tmp_path / "warm")}
-    assert sweep(load_experiment(file, warm)).outcome["num_failed"] == 0
-    time.sleep(5)
-    actors, handles = alive(), psutil.Process().num_fds()
-    done = sweep(config)
-    assert done.outcome["num_trials"] == number and done.outcome["num_failed"] == 0
-    deadline = time.monotonic() + 60
-    while (groups() or alive() > actors) and time.monotonic() < deadline:
-        time.sleep(1)  # an actor that is told to end needs a moment
-    assert groups() == [] and alive() <= actors
-    assert psutil.Process().num_fds() <= handles + number / 2, "less than one a trial"
-    assert sorted(path.name for path in done.folder.iterdir()) == [
-        "best", "best.json", "best.yaml", "manifest.json", "report.html", "trials.parquet",
-    ]  # fmt: skip
