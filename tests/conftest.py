@@ -2,16 +2,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+# A worker that reports waits until the controller looks, which is every two seconds if nothing is said.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # As the pages tell those who serve; Ray's proxies read it from the environment that the cluster starts in.
 os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "ranker.serving.proxy:middlewares")
 
@@ -20,15 +21,32 @@ import pytest
 PETS = Path(__file__).parent / "fixtures" / "pets"
 # Fixtures that take minutes: every test that shares one runs in the same process.
 COSTLY = ("interrupted_quickstart",)
+# About how long a slow test of a file takes, so that the longest do not begin last.
+SECONDS = {
+    "test_quickstart": 150, "test_examples": 25, "test_readme": 25, "test_trainer": 50, "test_sweep_faults": 90,
+    "test_sweep_trials": 110, "test_training_faults": 130, "test_mining_faults": 70, "test_object_storage": 60,
+    "test_cluster": 80, "test_node_loss": 100, "test_changes": 40, "test_faults": 20, "test_service": 40,
+    "test_kills": 25, "test_reranking": 40, "test_repeats": 30,
+}  # fmt: skip
 HIDDEN = 32
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the files out (`-n 2 --dist loadgroup`): the tests wait more than they compute."""
+def _group(item: pytest.Item) -> str:
+    shared = [name for name in COSTLY if name in getattr(item, "fixturenames", ())]
+    return shared[0] if shared else str(item.path)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # marks before pytest-xdist reads them, an order after some are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Processes share the files out (`-n 2 --dist loadgroup`): the tests wait more than they compute."""
     for item in items:
-        shared = [name for name in COSTLY if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    yield
+    seconds: dict[str, int] = {}
+    for item in items:
+        took = SECONDS.get(item.path.stem, 10) if item.get_closest_marker("slow") else 1
+        seconds[_group(item)] = seconds.get(_group(item), 0) + took
+    items.sort(key=lambda item: (-seconds[_group(item)], _group(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,15 +149,27 @@ def ray_cluster():
         yield ray
 
 
+def beside(name: str) -> Any:
+    """A module of this folder."""
+    spec = spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Any]:
+    """Starts programs in processes of their own in which the costly imports are done; see ``forks.py``."""
+    started = beside("forks").Forks()
+    yield started
+    started.stop()
+
+
 @pytest.fixture
 def pinecone_server() -> Iterator[Any]:
     """Makes a local Pinecone of one index: ``pinecone_server(dimension, metric, lag)``; ``url``, ``spaces``."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("pinecone_server", Path(__file__).parent / "pinecone_server.py")
-    assert spec and spec.loader
-    module, started = module_from_spec(spec), []
-    spec.loader.exec_module(module)
+    module, started = beside("pinecone_server"), []
 
     def start(dimension: int, metric: str = "dotproduct", lag: float = 0.0) -> Any:
         started.append(module.PineconeServer(dimension, metric, lag))
@@ -230,27 +260,24 @@ SMALL_QUICKSTART = [
 
 
 @pytest.fixture(scope="session")
-def interrupted_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+def interrupted_quickstart(tmp_path_factory: pytest.TempPathFactory, forks: Any) -> Quickstart:
     """The main job at a size that fits a test; what it leaves also serves other tests and the blocks of the pages."""
     from ranker.config import load_experiment
 
     reader = tmp_path_factory.mktemp("reader")
     shutil.copytree(Path(__file__).parent.parent / "jobs", reader / "jobs")
-    runs, log = reader / "runs" / "quickstart", reader / "quickstart.log"
+    runs, log, program = reader / "runs" / "quickstart", reader / "quickstart.log", reader / "command.py"
     overrides = [word for pair in SMALL_QUICKSTART for word in ("--set", pair)]
-    command = [sys.executable, "-c", "from ranker.cli import app; app()", "quickstart", "--output-dir", str(runs)]
+    program.write_text("from ranker.cli import app\n\napp()\n")
 
-    def start() -> subprocess.Popen:
-        with log.open("w") as stream:
-            return subprocess.Popen(
-                [*command, *overrides], cwd=reader, stdout=stream, stderr=subprocess.STDOUT,
-                env={**os.environ, "COLUMNS": "140"}, start_new_session=True,
-            )  # fmt: skip
+    def start(**environment: str) -> Any:
+        words, more = ["quickstart", "--output-dir", str(runs), *overrides], {"COLUMNS": "140", **environment}
+        return forks.start(program, words, cwd=reader, log=log, **more)
 
     def finish() -> tuple[int, str]:
         return start().wait(timeout=400), log.read_text()
 
-    process, deadline = start(), time.monotonic() + 400
+    process, deadline = start(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="2"), time.monotonic() + 400
     # The second checkpoint; the run cannot be much further, since Ray looks for reports every two seconds.
     while (recorded := recorded_step(runs / ".model.partial")) < 6:
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]

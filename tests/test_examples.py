@@ -1,9 +1,7 @@
 """Every script of docs/examples runs, in order, in one folder: later ones read what earlier ones wrote."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,11 +24,8 @@ def test_the_examples_are_those_that_are_documented() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [f"{number:02}_{name}" for number, name in enumerate(NAMES, 1)])
-def test_an_example_runs(name: str, reader: Path, ray_cluster) -> None:
-    environment = os.environ | {"RAY_ADDRESS": ray_cluster.get_runtime_context().gcs_address}
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")], cwd=reader, env=environment,
-        capture_output=True, text=True, timeout=580,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.strip(), "an example says what it did"
+def test_an_example_runs(name: str, reader: Path, ray_cluster, forks: Any) -> None:
+    log, address = reader / f"{name}.log", ray_cluster.get_runtime_context().gcs_address
+    process = forks.start(EXAMPLES / f"{name}.py", [], cwd=reader, log=log, RAY_ADDRESS=address)
+    assert process.wait(580) == 0, log.read_text()[-3000:]
+    assert log.read_text().strip(), "an example says what it did"

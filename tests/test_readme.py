@@ -1,11 +1,9 @@
 """What the README and the pages of docs/ show is true: names exist, links lead somewhere, Python blocks run."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,14 +70,12 @@ def cluster_address(ray_cluster) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
-def test_python_blocks_run(page: Path, interrupted_quickstart, cluster_address: str) -> None:
+def test_python_blocks_run(page: Path, interrupted_quickstart, cluster_address: str, forks: Any) -> None:
     reader = interrupted_quickstart.reader  # in which a very small quickstart has run
     script = reader / f"{page.stem}_blocks.py"
     body = "\n".join(blocks(page, "python"))
     # Ray starts processes that import this file again.
     script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
-    result = subprocess.run(
-        [sys.executable, str(script)], cwd=reader, env=os.environ | {"RAY_ADDRESS": cluster_address},
-        capture_output=True, text=True, timeout=800,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
+    log = script.with_suffix(".log")
+    process = forks.start(script, [], cwd=reader, log=log, RAY_ADDRESS=cluster_address)
+    assert process.wait(800) == 0, log.read_text()[-3000:]

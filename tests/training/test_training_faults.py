@@ -20,7 +20,7 @@ STEPS, GROUPS = 40, 48
 # The driver: one cluster of two raylets of one core, in which a calm run and an elastic one, which loses a worker and
 # then a raylet, follow each other.
 DRIVER = """
-import sys, tempfile, threading, time
+import os, sys, tempfile, threading, time
 import psutil
 import ray
 from ray.cluster_utils import Cluster
@@ -60,6 +60,7 @@ with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors
     for name in ("calm", "faults"):
         config = load_experiment(f"{sys.argv[1]}/{name}.yaml")
         if name == "faults":
+            os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "2"  # a run that waits for it is not over too early
             threading.Thread(target=disturb, args=(config,), daemon=True).start()
         start = time.monotonic()
         fit(config)
@@ -80,11 +81,10 @@ def run_both(backbone: str, groups: Path, folder: Path) -> dict[str, int]:
     for name, further in (("calm", {"placement": "STRICT_SPREAD"}), ("faults", elastic)):
         config = Experiment.model_validate({"output_dir": str(folder / name), "train": section | further})
         (folder / f"{name}.yaml").write_text(config.to_yaml())
-    # Ray first tries to start as many workers as before, and would wait for a minute; its controller looks every two
-    # seconds; and beside each run it starts a process that looks out for notices.
+    # Ray first tries to start as many workers as before, and would wait for a minute; and beside each run it starts a
+    # process that looks out for notices.
     environment = os.environ | {
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     }  # fmt: skip
     command = [sys.executable, "-c", DRIVER, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=700, env=environment)
