@@ -4,14 +4,18 @@ A cross-encoder of the BERT family reads its logit from the first token. Its las
 every token, but query, output and feed-forward of that one only: a seventh of the work of a six-layer model.
 """
 
+from __future__ import annotations
+
 import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 

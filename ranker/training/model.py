@@ -1,19 +1,18 @@
-"""The cross-encoder that is trained: loading, dropout, a new head's first weights, adapters, parameter groups."""
+"""The cross-encoder that is trained: loading, dropout, a new head's first weights, adapters, parameter groups.
+
+What builds a model is imported where it is used: a driver, and the process of a trial, only check one, and would take
+seconds longer to start.
+"""
+
+from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import is_flash_attn_2_available
 
@@ -22,6 +21,9 @@ from ranker.pretrained import ModelNotFoundError, resolve
 from ranker.registry import nearest
 from ranker.scoring.first_token import trim_last_layer
 from ranker.scoring.pairs import longest_pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ def load_model(train: TrainConfig, seed: int, attention: str | None = None) -> t
         ModelNotFoundError: where there is no such model, or no network to get it. ValueError: on adapters that do
             not fit, a length the model has no positions for, or more than one output.
     """
+    from transformers import AutoModelForSequenceClassification
+
     check_model(train)
     torch.manual_seed(seed)
     source = resolve(train.model)
@@ -113,6 +117,8 @@ def choose_attention(train: TrainConfig, device: str, arithmetic: str) -> str | 
         return train.attention
     if device == "cpu":
         return "eager" if arithmetic == "bf16" else None
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
     config = AutoConfig.from_pretrained(resolve(train.model))
     kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     able = is_flash_attn_2_available() and getattr(kind, "_supports_flash_attn", False)
@@ -121,6 +127,8 @@ def choose_attention(train: TrainConfig, device: str, arithmetic: str) -> str | 
 
 def four_bits() -> Any:
     """How QLoRA holds what is frozen: NF4 with double quantisation, computed in bf16."""
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
