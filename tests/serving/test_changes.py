@@ -105,6 +105,7 @@ def load(ask: Callable[[], Any], clients: int = 4) -> Iterator[list[Any]]:
     def run() -> None:
         while not stop.is_set():
             answers.append(ask())
+            time.sleep(0.02)  # what is changed needs the cores too
 
     with ThreadPoolExecutor(clients) as threads:
         running = [threads.submit(run) for _ in range(clients)]
