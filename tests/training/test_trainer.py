@@ -12,6 +12,7 @@ from ranker.config import Experiment
 from ranker.manifest import StageError, read_manifest
 from ranker.training.progress import LOG
 from ranker.training.trainer import RunPlace, fit
+from ranker.training.worker import NOT_NEEDED
 
 
 def experiment(animals: Path, backbone: str, output: Path, **train: object) -> Experiment:
@@ -92,6 +93,12 @@ def test_what_is_left_of_a_run_is_deleted_from_its_storage(tmp_path: Path) -> No
         (tmp_path / "other").mkdir(exist_ok=True)
         RunPlace(storage, "run").remove()
         assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_ray_still_has_what_is_left_out() -> None:
+    from ray.train.v2.api import data_parallel_trainer
+
+    assert all(hasattr(data_parallel_trainer, name) for name in NOT_NEEDED)
 
 
 @pytest.mark.slow
