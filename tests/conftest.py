@@ -161,8 +161,11 @@ def beside(name: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Any]:
-    """Starts programs in processes of their own in which the costly imports are done; see ``forks.py``."""
+def forks(ray_cluster: Any) -> Iterator[Any]:
+    """Starts programs in processes of their own in which the costly imports are done; see ``forks.py``.
+
+    After the cluster: Ray reads whether it asks for a token when it is imported.
+    """
     started = beside("forks").Forks()
     yield started
     started.stop()
