@@ -141,10 +141,10 @@ def quick_steps(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
 def test_schedulers_stop_the_worse_and_never_hang(experiment, quick_steps, ray_cluster, scheduler) -> None:
-    changes = {"tune.scheduler": scheduler, "tune.num_trials": 6, "tune.search": "random", "train.evaluate_every": 1}
+    changes = {"tune.scheduler": scheduler, "tune.num_trials": 8, "tune.search": "random", "train.evaluate_every": 1}
     done = sweep(experiment.with_overrides(changes))
     rows = pq.read_table(done.folder / "trials.parquet").to_pylist()
-    assert len(rows) == 6 and done.outcome["num_failed"] == 0
+    assert len(rows) == 8 and done.outcome["num_failed"] == 0
     finished = [row["train.learning_rate"] for row in rows if row["status"] == "finished"]
     stopped = [row["train.learning_rate"] for row in rows if row["status"] == "stopped"]
     assert stopped and finished
