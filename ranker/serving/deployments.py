@@ -20,6 +20,7 @@ from ranker.serving.calls import Backend, Neighbour, Scored
 from ranker.serving.deployment_rules import BACKPRESSURE, GRACE_S, MAX_ONGOING, QUEUED
 from ranker.serving.engine import ModelEngine
 from ranker.serving.errors import EngineError, log_failure
+from ranker.serving.handles import PlainReplies
 from ranker.serving.index_worker import Changed, IndexWorker
 from ranker.serving.journal import check_writable, warn_of_unread
 from ranker.serving.keys import KeyWatch
@@ -213,7 +214,10 @@ class GatewayReplica:
         self._behind = [reranker] if retriever is None else [reranker, retriever]
         self._service = Service(
             backend=Backend(
-                reranker, retriever, given.deadline_s, lambda name: self._metrics.retries.labels(name).inc()
+                PlainReplies(reranker),
+                None if retriever is None else PlainReplies(retriever),
+                given.deadline_s,
+                lambda name: self._metrics.retries.labels(name).inc(),
             ),
             model=model_name,
             limits=Limits(

@@ -15,13 +15,14 @@ from ranker.serving.note import RequestNote
 from ranker.serving.overload import Overload
 from ranker.serving.rates import Rates
 from ranker.serving.service import lower, spend
-from ranker.serving.trace import begin, end
+from ranker.serving.trace import AGE_HEADER, begin, end
 
 # Probes of Kubernetes and of load balancers carry no key, and the pages hold no secret.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 # What needs the reranker's queue.
 SHED = ("/rerank", "/score", "/search")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
 class Door:
@@ -53,7 +54,7 @@ class Door:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        trace, token = begin()
+        trace, token = begin(_age(scope))
         note = RequestNote(scope, request_id, trace, self.metrics)
         try:
             await self._answer(scope, receive, send, note)
@@ -118,6 +119,13 @@ class Door:
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is larger than {limit} bytes; send fewer documents a request")
+
+
+def _age(scope: Scope) -> float:
+    """Seconds that the guard of the proxy says were spent on other gateways; what makes no sense is none."""
+    given = Headers(scope=scope).get(AGE_HEADER, "")
+    # Digits and a point only: no sign, so that nobody gets more time, and no "nan" or "inf".
+    return float(given) if _SECONDS.fullmatch(given) else 0.0
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,6 +9,7 @@ What a gateway answers, or another application, passes untouched: only plain tex
 """
 
 import asyncio
+import time
 import uuid
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ranker.serving.errors import RETRY_AFTER_S, error_response
+from ranker.serving.trace import AGE_HEADER
 
 # Ray's own paths, for probes.
 OWN_PATHS = "/-/"
@@ -55,11 +57,12 @@ class ProxyGuard:
         if scope["type"] != "http" or scope["path"].startswith(OWN_PATHS):
             await self.app(scope, receive, send)
             return
-        body = _Body(receive)
+        body, begin = _Body(receive), time.monotonic()
         for attempt in range(1, self.attempts + 1):
             answer = _Answer(send)
             try:
-                await self.app(dict(scope), body.replayed(), answer.send)
+                age = time.monotonic() - begin if attempt > 1 else None
+                await self.app(_aged(scope, age), body.replayed(), answer.send)
             except Exception:  # the proxy logs it; here it is one more request without an answer
                 if answer.passed:
                     raise
@@ -69,6 +72,18 @@ class ProxyGuard:
                 break
             await asyncio.sleep(PAUSE_S * attempt)
         await _tell(answer, scope, receive, send)
+
+
+def _aged(scope: Scope, age: float | None) -> Scope:
+    """The request for one try. A repeated one says for how long the client waits, so that its deadline goes on.
+
+    A gateway that fell silent is known to be gone some seconds later; with a whole new deadline on top of them the
+    client would wait longer than it was told, and the answer could come after it has hung up.
+    """
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() != AGE_HEADER.encode()]
+    if age is not None:
+        headers.append((AGE_HEADER.encode(), f"{age:.3f}".encode()))
+    return {**scope, "headers": headers}
 
 
 async def _tell(answer: "_Answer", scope: Scope, receive: Receive, send: Send) -> None:

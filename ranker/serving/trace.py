@@ -7,6 +7,10 @@ import time
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
+# How many seconds a request has already been tried with other gateways. A duration and no time of day: the clocks of
+# two nodes differ.
+AGE_HEADER = "x-ranker-age"
+
 
 @dataclass
 class Trace:
@@ -15,7 +19,8 @@ class Trace:
     Args:
         dialect: wire format of the client. model: that answered, by the service's own name.
         documents: how many were scored. times: seconds by part: queue, tokenise, inference, retrieve.
-        retries: calls that were repeated because a replica went away. began: monotonic seconds when it arrived.
+        retries: calls that were repeated because a replica went away.
+        began: monotonic seconds when it arrived, at the first gateway where there were several.
     """
 
     dialect: str = ""
@@ -38,9 +43,10 @@ def current() -> Trace:
     return _CURRENT.get() or Trace()
 
 
-def begin() -> tuple[Trace, Token[Trace | None]]:
-    """A new trace for what runs from here on, and what :func:`end` takes."""
+def begin(age: float = 0.0) -> tuple[Trace, Token[Trace | None]]:
+    """A new trace for what runs from here on, and what :func:`end` takes; ``age`` as in ``AGE_HEADER``."""
     trace = Trace()
+    trace.began -= age
     return trace, _CURRENT.set(trace)
 
 

@@ -7,10 +7,12 @@ from unittest import mock
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from ranker.serving import proxy
 from ranker.serving.proxy import ProxyGuard
+from ranker.serving.trace import AGE_HEADER
 
 BODY = {"query": "a", "texts": ["b" * 100_000]}
 
@@ -19,7 +21,7 @@ class Proxy:
     """Answers in turn as told; None says nothing, as Ray's proxy where the gateway died; keeps the bodies it read."""
 
     def __init__(self, *answers):
-        self.answers, self.bodies = list(answers), []
+        self.answers, self.bodies, self.ages = list(answers), [], []
 
     async def __call__(self, scope, receive, send):
         body, more = b"", True
@@ -28,6 +30,7 @@ class Proxy:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         self.bodies.append(body)
+        self.ages.append(Headers(scope=scope).getlist(AGE_HEADER))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -49,6 +52,14 @@ def test_a_gateway_that_dies_under_a_request_is_not_seen():
     answer = post(inner)
     assert (answer.status_code, answer.json()) == (200, [1])
     assert len(inner.bodies) == 3 and len(set(inner.bodies)) == 1 and len(inner.bodies[0]) > 100_000
+
+
+def test_a_repeated_request_says_how_long_it_was_tried_and_only_the_guard_says_so(monkeypatch):
+    monkeypatch.setattr(proxy, "PAUSE_S", 0.05)
+    inner = Proxy(None, None, JSONResponse([1]))
+    assert TestClient(ProxyGuard(inner)).post("/rerank", json=BODY, headers={AGE_HEADER: "9"}).status_code == 200
+    first, [second], [third] = inner.ages
+    assert first == [] and 0.05 <= float(second) < float(third) - 0.09 and float(third) < 5
 
 
 def test_one_that_kills_every_gateway_ends_after_three():

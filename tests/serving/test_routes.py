@@ -14,6 +14,7 @@ from ranker.serving.index_worker import Changed
 from ranker.serving.keys import load_keys
 from ranker.serving.live_index import Document
 from ranker.serving.routes import Limits, Service, create_app
+from ranker.serving.trace import AGE_HEADER
 
 DOCUMENTS = ["x", "aab", "ab"]  # logits for the query "ab": 0, 3, 2
 TEXTS = {"d1": "a dog barks", "d2": "a cat purrs", "d3": "a goldfish eats flakes"}
@@ -256,6 +257,15 @@ def test_failures_behind_the_gateway(error, status, kind, caplog):
 def test_deadline_is_504_and_the_call_is_given_up():
     slow = client(StubReranker(delay=5), deadline_s=0.05)
     assert_error(slow.post("/v2/rerank", json={"query": "a", "documents": ["b"]}), 504, "Timeout")
+
+
+def test_the_deadline_counts_what_the_request_waited_for_other_gateways():
+    body, reranker = {"query": "a", "texts": ["b"]}, StubReranker()
+    late = client(reranker, deadline_s=5).post("/rerank", json=body, headers={AGE_HEADER: "5.001"})
+    assert_error(late, 504, "Timeout")
+    assert not reranker.calls
+    for said in ("4.000", "-9", "nan", "inf", "1e9", ""):  # within the deadline, or nothing that the guard would say
+        assert client(reranker, deadline_s=5).post("/rerank", json=body, headers={AGE_HEADER: said}).status_code == 200
 
 
 def test_scores_of_many_queries_have_one_deadline_for_all_of_them():
