@@ -61,7 +61,8 @@ class MixConfig(Section):
     """Further groups that take a share of every batch, against forgetting what the training set does not hold."""
 
     groups: str
-    """As `train.groups`. Dev queries that lie beside them are measured too."""
+    """As `train.groups`, or ``pydocs``: general text (docstrings of the installed packages), prepared and mined first.
+    Dev queries that lie beside them are measured too."""
     share: float = Field(gt=0, lt=1)
     """Share of a batch's groups."""
 

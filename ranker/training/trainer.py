@@ -35,6 +35,7 @@ from ranker.session import connected, worker_environment
 from ranker.training.batches import SCORES, whole_groups, write_group_file
 from ranker.training.card import model_card
 from ranker.training.engine import choose_for_device
+from ranker.training.general import GENERAL, mix_groups
 from ranker.training.job import GROUP_FILE, KEPT, OUTCOME, RESERVED, UNIVERSAL, WEIGHTS, Job
 from ranker.training.measure import DEV_GROUPS, DEV_QRELS, has_dev
 from ranker.training.model import check_model
@@ -67,12 +68,16 @@ def fit(config: Experiment, callbacks: Sequence[ray.train.UserCallback] = ()) ->
     """
     train = config.train
     source = _groups_file(config)
-    mixes = [_named_groups(mix.groups, f"train.mix.{number}.groups") for number, mix in enumerate(train.mix)]
     check_objective(train)
     check_model(train)
     check_trackers(train.track)
     if train.gpus_per_worker == 0:
         choose_for_device(train, "cpu")
+    # After the checks, since a mix by name may have to be mined first.
+    mixes = [
+        _named_groups(mix_groups(mix.groups, config), f"train.mix.{number}.groups")
+        for number, mix in enumerate(train.mix)
+    ]
     inputs = _inputs([source, *mixes], train)
     identity = {name: value for name, value in train.identity().items() if name not in ("groups", "model", "mix")}
     identity["mix"] = [mix.share for mix in train.mix]
@@ -100,6 +105,7 @@ def _named_groups(name: str, field: str) -> Path:
         raise StageError(
             f"{field} {name!r}: no such file or folder; name a finished stage `mine`, Parquet of GROUPS, or "
             "training examples in a format that `ranker data inspect` knows"
+            + (f"; a mix may also name general text: {', '.join(GENERAL)}" if ".mix." in field else "")
         )
     read_manifest(place)
     return place / GROUPS_NAME

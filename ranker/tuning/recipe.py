@@ -8,6 +8,7 @@ from typing import Any
 from ranker.config import Experiment
 from ranker.manifest import fingerprint, fingerprint_path, read_manifest
 from ranker.pretrained import resolve
+from ranker.training.general import mix_groups
 
 MINED = "mine."
 
@@ -95,7 +96,8 @@ def absolute(config: Experiment) -> Experiment:
         changes["train.groups"] = str(Path(config.train.groups).expanduser().absolute())
     if config.train.mix:
         changes["train.mix"] = [
-            {"groups": str(Path(mix.groups).expanduser().absolute()), "share": mix.share} for mix in config.train.mix
+            {"groups": str(Path(mix_groups(mix.groups, config)).expanduser().absolute()), "share": mix.share}
+            for mix in config.train.mix
         ]
     return config.with_overrides(changes)
 
@@ -121,7 +123,7 @@ def sources(config: Experiment) -> dict[str, str]:
         "model": fingerprint_path(Path(model)) if Path(model).is_dir() else model,
     }
     for number, mix in enumerate(config.train.mix, 1):
-        found[f"mix {number}"] = fingerprint_path(Path(mix.groups).expanduser().absolute())
+        found[f"mix {number}"] = fingerprint_path(Path(mix_groups(mix.groups, config)).expanduser().absolute())
     return found
 
 
