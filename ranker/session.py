@@ -20,6 +20,10 @@ MINIMUM_CPUS = 2
 # A machine of our own is not taken away with notice, so that Ray Train need not start a process that looks out for it.
 NO_NOTICE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
+# Ray waits 30 s for its own raylet, whatever else the machine does, and then says this. What it had started by then
+# ends with the program.
+TOO_SLOW, ATTEMPTS = "timed out during startup", 3
+
 _open: ContextVar[ExitStack | None] = ContextVar("open", default=None)
 
 
@@ -81,24 +85,38 @@ def _local(config: RayConfig) -> Iterator[None]:
 
     num_cpus = config.num_cpus or max(MINIMUM_CPUS, available_cpus())
     log.info("starting a local Ray cluster with %d cores", num_cpus)
-    # A folder of our own: Ray's sockets must not meet those of another cluster of this user. Sockets allow
-    # about 100 characters, so the name is short.
-    with tempfile.TemporaryDirectory(prefix="ranker-", ignore_cleanup_errors=True) as temporary:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            # Left to Ray: without a dashboard, placement groups of stopped Tune trials are never given back.
-            include_dashboard=None,
-            log_to_driver=False,
-            # Below this it tells of its token file and of the dashboard on every start.
-            logging_level=logging.ERROR,
-            _temp_dir=temporary,
-            runtime_env={"env_vars": {**worker_environment(), **NO_NOTICE}},
-        )
+    with ExitStack() as folders:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _start(num_cpus, folders)
+                break
+            except Exception as error:
+                if attempt == ATTEMPTS or TOO_SLOW not in str(error):
+                    raise
+                log.warning("Ray gave up its own start after half a minute, as on a busy machine; starting it again")
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _start(num_cpus: int, folders: ExitStack) -> None:
+    import ray
+
+    # A folder of our own: Ray's sockets must not meet those of another cluster of this user. Sockets allow
+    # about 100 characters, so the name is short.
+    folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="ranker-", ignore_cleanup_errors=True))
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        # Left to Ray: without a dashboard, placement groups of stopped Tune trials are never given back.
+        include_dashboard=None,
+        log_to_driver=False,
+        # Below this it tells of its token file and of the dashboard on every start.
+        logging_level=logging.ERROR,
+        _temp_dir=folder,
+        runtime_env={"env_vars": {**worker_environment(), **NO_NOTICE}},
+    )
 
 
 def quiet_ray_data() -> None:

@@ -91,6 +91,33 @@ def test_a_walk_through_several_stages_has_one_cluster(
     assert (clusters.count("start"), clusters.count("stop"), clusters[-1]) == (1, 1, "stop")
 
 
+def test_a_local_cluster_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def init(fails: int, message: str) -> Callable[..., None]:
+        def start(**options: object) -> None:
+            folders.append(Path(str(options["_temp_dir"])))
+            if len(folders) <= fails:
+                raise RuntimeError(message)
+
+        return start
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    slow = "The current node timed out during startup. This could happen"
+    monkeypatch.setattr("ray.init", init(2, slow))
+    with session.connected(RayConfig()):
+        assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
+    assert not any(folder.exists() for folder in folders)
+    for message, tries in ((slow, session.ATTEMPTS), ("no such option", 1)):
+        folders.clear()
+        monkeypatch.setattr("ray.init", init(9, message))
+        with pytest.raises(RuntimeError, match=message), session.connected(RayConfig()):
+            pass
+        assert len(folders) == tries
+
+
 def test_no_process_of_a_local_cluster_looks_out_for_notices(ray_cluster) -> None:
     from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR as NAME
 
