@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -162,6 +162,14 @@ def short_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def when_there_is_a_place(ask: Callable[[], int]) -> int:
+    """The status that is not 429: on a busy machine the gateway's own questions can hold the only two places."""
+    deadline = time.monotonic() + 60
+    while (status := ask()) == 429 and time.monotonic() < deadline:
+        time.sleep(0.3)
+    return status
+
+
 @pytest.mark.slow
 def test_serve_run_answers_leaves_a_trace_sheds_load_in_json_and_stops(
     experiment: Path, short_folder: Path, tmp_path: Path
@@ -173,11 +181,18 @@ def test_serve_run_answers_leaves_a_trace_sheds_load_in_json_and_stops(
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     try:
         assert client.wait(process, 120), (tmp_path / "log").read_text()[-3000:]
-        assert client("/search", {"query": QUESTION})[0] == 200
+        assert when_there_is_a_place(lambda: client("/search", {"query": QUESTION})[0]) == 200
         data = json.dumps({"query": QUESTION, "texts": ["xylophone secret"] * 3}).encode()
         headers = {"content-type": "application/json", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
-        with urlopen(Request(client.address + "/rerank", data, headers), timeout=60) as answer:
-            assert answer.status == 200
+
+        def traced() -> int:
+            try:
+                with urlopen(Request(client.address + "/rerank", data, headers), timeout=60) as answer:
+                    return answer.status
+            except HTTPError as error:
+                return error.code
+
+        assert when_there_is_a_place(traced) == 200
         secret = {"query": QUESTION, "texts": ["xylophone secret " * 40] * 1000}
         with ThreadPoolExecutor(12) as threads:
             answers = list(threads.map(lambda _: client("/rerank", secret), range(12)))
