@@ -2,9 +2,6 @@
 
 import asyncio
 import copy
-import os
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,9 +37,6 @@ class Pair:
 BATCH_S = 0.2
 # Of the time that a client waits, what the queue may be expected to take: shorter ones overtake one that was let in.
 SHARE_OF_DEADLINE = 0.6
-# Added to the niceness of the threads that compute. They take all cores that there are, and what refuses, queues and
-# answers shall not wait for them: it needs a core for a moment only.
-NICER = 4
 # Characters a token until something was tokenised; English text has about this.
 CHARACTERS_PER_TOKEN = 4.0
 
@@ -57,7 +51,7 @@ class ModelEngine:
     def __init__(self, model: str, config: ScoringConfig, metrics: EngineMetrics | None = None) -> None:
         self.metrics = metrics or EngineMetrics()
         # A cascade compares all documents of a query; here a query's documents may come in several batches.
-        self._scorer = _load_in_background(model, config.model_copy(update={"cascade_tokens": None}))
+        self._scorer: Scorer = load_scorer(model, config.model_copy(update={"cascade_tokens": None}))
         # A tokenizer of its own, since a fast tokenizer must not be used by two threads at once.
         self._tokenizer = copy.deepcopy(self._scorer.tokenizer)
         self._special = self._tokenizer.num_special_tokens_to_add(pair=True)
@@ -213,20 +207,3 @@ class ModelEngine:
         self.metrics.queue_seconds.observe(queued)
         self.metrics.tokenise_seconds.observe(tokenised)
         self.metrics.inference_seconds.observe(inferred)
-
-
-def _load_in_background(model: str, config: ScoringConfig) -> Scorer:
-    """The scorer, all of whose threads give way to others.
-
-    A thread begins with the niceness of the one that starts it, and no ordinary user may take it back; so the model is
-    loaded, and its threads started, in a thread that is there for nothing else.
-    """
-
-    def load() -> Scorer:
-        if sys.platform == "linux":  # elsewhere niceness belongs to the process
-            own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICER)
-        return load_scorer(model, config)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="loading") as loading:
-        return loading.submit(load).result()

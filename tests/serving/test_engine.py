@@ -1,9 +1,6 @@
 """A loaded model with its batcher, without a cluster."""
 
 import asyncio
-import os
-import sys
-import threading
 
 import pytest
 
@@ -12,7 +9,7 @@ from ranker.scoring.pairs import encode_pairs
 from ranker.scoring.scorer import load_scorer
 from ranker.serving import engine as engines
 from ranker.serving.batching import QueueFullError
-from ranker.serving.engine import NICER, ModelEngine
+from ranker.serving.engine import ModelEngine
 
 FP32 = ScoringConfig(precision="fp32")
 QUERY = "which animal guards a house"
@@ -39,14 +36,6 @@ def test_tokens_are_counted_as_the_model_reads_them_and_cuts_are_noted(engine: M
     assert scored.tokens == sum(map(len, encoded["input_ids"]))
     assert scored.truncated == 2
     assert scored.seconds >= scored.tokenised + scored.inferred
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="niceness belongs to the process")
-def test_what_computes_gives_way_to_what_answers(engine: ModelEngine):
-    def niceness(_: object = None) -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    assert engine._scorer.engine.lanes.map(niceness, [None]) == [min(19, niceness() + NICER)]
 
 
 def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(engine: ModelEngine, monkeypatch):
