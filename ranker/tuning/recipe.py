@@ -96,8 +96,8 @@ def absolute(config: Experiment) -> Experiment:
         changes["train.groups"] = str(Path(config.train.groups).expanduser().absolute())
     if config.train.mix:
         changes["train.mix"] = [
-            {"groups": str(Path(mix_groups(mix.groups, config)).expanduser().absolute()), "share": mix.share}
-            for mix in config.train.mix
+            {"groups": str(place), "share": mix.share}
+            for place, mix in zip(_mix_places(config), config.train.mix, strict=True)
         ]
     return config.with_overrides(changes)
 
@@ -122,9 +122,13 @@ def sources(config: Experiment) -> dict[str, str]:
         "groups": fingerprint_path(groups_folder(config)),
         "model": fingerprint_path(Path(model)) if Path(model).is_dir() else model,
     }
-    for number, mix in enumerate(config.train.mix, 1):
-        found[f"mix {number}"] = fingerprint_path(Path(mix_groups(mix.groups, config)).expanduser().absolute())
+    for number, place in enumerate(_mix_places(config), 1):
+        found[f"mix {number}"] = fingerprint_path(place)
     return found
+
+
+def _mix_places(config: Experiment) -> list[Path]:
+    return [Path(mix_groups(mix.groups, config)).expanduser().absolute() for mix in config.train.mix]
 
 
 def make_model(

@@ -141,7 +141,7 @@ with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp", ignore_cleanup_errors
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_neither_a_killed_worker_nor_a_killed_raylet_ends_a_sweep(mined, tiny_backbone, tmp_path) -> None:
-    # Twenty reports, each of which waits until the controller looks; no trial is stopped, so that each leaves its log.
+    # Fifteen reports, each of which waits until the controller looks; no trial is stopped, so that each leaves its log.
     changes = {"train.max_steps": 400, "train.checkpoint_every": 20, "train.evaluate_every": 20}
     file = write_experiment(tmp_path, tiny_backbone, mined / "groups.parquet", **changes)
     environment = os.environ | {
