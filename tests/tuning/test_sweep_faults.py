@@ -26,7 +26,7 @@ def write_experiment(folder: Path, backbone: str, groups: Path, **changes: objec
         "output_dir": str(folder / "run"), "train.model": backbone, "train.groups": str(groups),
         "train.num_workers": 1, "train.batch_size": 2, "train.group_size": 3, "train.max_length": 32,
         "train.precision": "fp32", "train.epochs": 100, "train.max_steps": 40, "train.checkpoint_every": 5,
-        "train.evaluate_every": 5, "tune.space": str(folder / "space.yaml"), "tune.num_trials": 2,
+        "train.evaluate_every": 5, "tune.space": str(folder / "space.yaml"), "tune.num_trials": 3,
         "tune.num_seeds": 0, "tune.keep_best": 3, "ray.num_cpus": 2, "tune.max_concurrent": 1, **changes,
     })  # fmt: skip
     (folder / "experiment.yaml").write_text(config.to_yaml())
@@ -73,7 +73,7 @@ def test_a_killed_driver_loses_at_most_a_last_measurement(mined, tiny_backbone, 
     assert "continuing the sweep that stopped" in log.read_text()
     sweep = tmp_path / "run" / "sweep"
     rows = pq.read_table(sweep / "trials.parquet").to_pylist()
-    assert len(rows) == 2 and all(row["status"] == "finished" for row in rows)
+    assert len(rows) == 3 and all(row["status"] == "finished" for row in rows)
     assert all(row["progress"] == [step / 8 for step in range(1, 9)] for row in rows), "every measurement once"
     assert {told["seconds"] for told in ended.values()} <= {row["seconds"] for row in rows}, "not done again"
     models = [sweep / "best", *(sweep / "models").iterdir()]
@@ -154,6 +154,6 @@ def test_neither_a_killed_worker_nor_a_killed_raylet_ends_a_sweep(mined, tiny_ba
     assert "a worker is killed" in done.stdout and "a raylet is killed" in done.stdout
     sweep = load_experiment(file).folder("tune")
     rows = pq.read_table(sweep / "trials.parquet").to_pylist()
-    assert len(rows) == 2 and not any(row["status"] == "failed" for row in rows), rows
+    assert len(rows) == 3 and not any(row["status"] == "failed" for row in rows), rows
     models = [sweep / "best", *(sweep / "models").glob("*")]
     assert any("resuming after step" in said for model in models for said in messages(model))
