@@ -22,13 +22,14 @@ class QueueFullError(RuntimeError):
     """What is queued would keep a new request waiting beyond its deadline.
 
     Args:
-        wait_s: seconds until it would be answered.
+        wait_s: seconds until it would be answered. for_all: whether other requests as long would be refused as well,
+            whatever they ask for.
     """
 
     # Both arguments reach `args`, so that the error survives the way through Ray.
-    def __init__(self, wait_s: float) -> None:
-        super().__init__(wait_s)
-        self.wait_s = wait_s
+    def __init__(self, wait_s: float, for_all: bool = True) -> None:
+        super().__init__(wait_s, for_all)
+        self.wait_s, self.for_all = wait_s, for_all
 
     def __str__(self) -> str:
         return f"the queue holds {self.wait_s:.1f} s of work"

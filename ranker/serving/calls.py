@@ -217,6 +217,13 @@ class Backend:
         limit = self._deadline_s if seconds is None else seconds
         return ApiError(504, f"no answer within {limit:g} s; send fewer documents or try again later")
 
+    def _refused(self, deployment: str, error: QueueFullError, left: float) -> ApiError:
+        """429, remembered for the requests that come after it."""
+        wait, trace = error.wait_s - left / 2, current()
+        if error.for_all:
+            self._queues[deployment].refused(wait, trace.route, trace.body_bytes)
+        return queue_full(wait)
+
     async def _within(self, deployment: str, call: Awaitable[T], left: float, seconds: float | None) -> T:
         try:
             answer = await asyncio.wait_for(_awaited(call), left)
@@ -227,10 +234,10 @@ class Backend:
             _cancel(call)  # the client went away: its pairs leave the queue
             raise
         except BackPressureError:
-            self._queues[deployment].refused()
+            self._queues[deployment].refused(RETRY_AFTER_S)
             raise queue_full(RETRY_AFTER_S) from None
         except QueueFullError as error:
-            raise queue_full(error.wait_s - left / 2) from None
+            raise self._refused(deployment, error, left) from None
         except UnknownModelError as error:
             raise ApiError(404, _message(error)) from None
         except WriteError as error:

@@ -12,7 +12,7 @@ from ranker.serving.autoscaling import TokenPolicy
 from ranker.serving.errors import RETRY_AFTER_S
 
 # What the code says where a config does not (deployments.py); Ray's own numbers for deployments that are not ours.
-MAX_ONGOING = {"Gateway": 1000, "Retriever": 32, "Reranker": 64}
+MAX_ONGOING = {"Gateway": 1000, "Retriever": 32, "Reranker": 1000}
 RAYS_MAX_ONGOING = 5
 GRACE_S, RAYS_GRACE_S = 40.0, 20.0
 QUEUED = 1000

@@ -27,6 +27,7 @@ from ranker.serving.keys import KeyWatch
 from ranker.serving.live_index import Document, LiveIndex
 from ranker.serving.metrics import EngineMetrics, GatewayMetrics, RetrieverMetrics, families
 from ranker.serving.observation import gather
+from ranker.serving.priority import let_others_first
 from ranker.serving.routes import Limits, Service, create_app
 from ranker.serving.security import require_keys, running_host
 from ranker.serving.spans import mark
@@ -39,10 +40,12 @@ class RerankerReplica:
     Ray Serve's ``user_config`` says which models.
 
     Args:
-        scoring: fields of ScoringConfig.
+        scoring: fields of ScoringConfig. shares_cores: whether proxy and gateway may need the cores it computes on.
     """
 
-    def __init__(self, scoring: dict[str, Any]) -> None:
+    def __init__(self, scoring: dict[str, Any], shares_cores: bool = True) -> None:
+        if shares_cores:
+            let_others_first()
         config = ScoringConfig.model_validate(scoring)
         self._metrics = EngineMetrics()
 
@@ -80,8 +83,9 @@ class RerankerReplica:
         with self._models.use(model) as (name, engine):
             try:
                 scored = await engine.score(query, await engine.cut(documents, max_tokens), within_s)
-            except QueueFullError:
-                raise
+            except QueueFullError as error:
+                # Another model has a queue of its own.
+                raise QueueFullError(error.wait_s, for_all=len(self._models.everything()) == 1) from None
             except Exception as error:
                 log_failure("scoring", "", error)
                 raise EngineError(f"scoring failed with {type(error).__name__}") from None

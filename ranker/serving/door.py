@@ -8,7 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ranker.serving.errors import RETRY_AFTER_S, ApiError, error_response, log_failure, queue_full
+from ranker.serving.errors import ApiError, error_response, log_failure, queue_full
 from ranker.serving.keys import KeyRing, KeyWatch
 from ranker.serving.metrics import GatewayMetrics
 from ranker.serving.note import RequestNote
@@ -22,6 +22,7 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 # What needs the reranker's queue.
 SHED = ("/rerank", "/score", "/search")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_DIGITS = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
@@ -31,7 +32,7 @@ class Door:
     Args:
         app: what stands behind it. keys: who may enter; empty lets everybody in.
         max_body_bytes: larger bodies get 413 before they are parsed. metrics: where requests are counted.
-        overload: tells when the queue is full; rerank requests are then refused before their body is read.
+        overload: knows which requests the queue refused a moment ago; others like them are refused unread.
         rates: what each key has spent.
     """
 
@@ -55,6 +56,7 @@ class Door:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         trace, token = begin(_age(scope))
+        trace.route, trace.body_bytes = str(scope["path"]), _length(scope)
         note = RequestNote(scope, request_id, trace, self.metrics)
         try:
             await self._answer(scope, receive, send, note)
@@ -92,13 +94,13 @@ class Door:
         if caller is None:
             raise ApiError(401, "no valid API key; send 'Authorization: Bearer KEY'", {"www-authenticate": "Bearer"})
         scope["state"]["caller"] = caller
-        if self.overload.full and scope["method"] == "POST" and str(scope["path"]).endswith(SHED):
-            self.metrics.shed.inc()
-            raise queue_full(RETRY_AFTER_S)
+        route, length = str(scope["path"]), _length(scope)
         limit = lower(self.max_body_bytes, caller.limits.max_body_bytes)
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
+        if length is not None and length > limit:
             raise _too_large(limit)
+        if scope["method"] == "POST" and route.endswith(SHED) and not self.overload.admits(route, length):
+            self.metrics.shed.inc()
+            raise queue_full(self.overload.wait_s)
         spend(self.rates, caller, "requests", caller.limits.requests_per_minute, 1)
         return limit
 
@@ -119,6 +121,12 @@ class Door:
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is larger than {limit} bytes; send fewer documents a request")
+
+
+def _length(scope: Scope) -> int | None:
+    """Bytes of the body, where the client says so."""
+    given = Headers(scope=scope).get("content-length", "")
+    return int(given) if _DIGITS.fullmatch(given) else None
 
 
 def _age(scope: Scope) -> float:

@@ -21,6 +21,7 @@ class Trace:
         documents: how many were scored. times: seconds by part: queue, tokenise, inference, retrieve.
         retries: calls that were repeated because a replica went away.
         began: monotonic seconds when it arrived, at the first gateway where there were several.
+        route, body_bytes: that it goes to, and that its body has (None: unsaid): what is known of its cost unread.
     """
 
     dialect: str = ""
@@ -29,6 +30,8 @@ class Trace:
     times: dict[str, float] = field(default_factory=dict)
     retries: int = 0
     began: float = field(default_factory=time.monotonic)
+    route: str = ""
+    body_bytes: int | None = None
 
     def spent(self, part: str, seconds: float) -> None:
         """Add to the time of a part."""

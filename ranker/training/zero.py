@@ -50,7 +50,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": micro_batch_size(train, num_workers),
         "gradient_accumulation_steps": train.gradient_accumulation_steps,
         "gradient_clipping": train.max_grad_norm,
-        "zero_optimization": _zero(train, device),
+        "zero_optimization": _zero(train, arithmetic, device),
         # torch's AdamW needs no compiler; DeepSpeed's own would be built for a minute and a half.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -67,9 +67,12 @@ def micro_batch_size(train: TrainConfig, num_workers: int) -> int:
     return math.ceil(train.batch_size / (num_workers * train.gradient_accumulation_steps))
 
 
-def _zero(train: TrainConfig, device: str) -> dict[str, Any]:
+def _zero(train: TrainConfig, arithmetic: Arithmetic, device: str) -> dict[str, Any]:
+    # Below stage 1 DeepSpeed 0.19 divides fp16 gradients by a loss scale that it never multiplied the loss with, so
+    # that nothing is learnt. Stage 1 is the same run, whose optimiser states are shared out.
+    stage = max(1, train.deepspeed.stage) if arithmetic == "fp16" else train.deepspeed.stage
     section: dict[str, Any] = {
-        "stage": train.deepspeed.stage,
+        "stage": stage,
         "reduce_bucket_size": train.deepspeed.bucket_size,
         "allgather_bucket_size": train.deepspeed.bucket_size,
         # A second stream exists on an accelerator only.
@@ -77,6 +80,6 @@ def _zero(train: TrainConfig, device: str) -> dict[str, Any]:
     }
     if train.deepspeed.offload and train.deepspeed.stage > 0:
         section["offload_optimizer"] = {"device": "cpu"}
-        if train.deepspeed.stage == 3:
+        if stage == 3:
             section["offload_param"] = {"device": "cpu"}
     return section

@@ -71,7 +71,7 @@ def http_service(tiny_reranker: str, experiment: Path, tmp_path_factory) -> Iter
     changes: list[Callable[..., None]] = []  # of the last service: a new user_config for its reranker
 
     def start(key: str = "") -> str:
-        reranker = RerankerReplica(ScoringConfig(precision="fp32").model_dump())
+        reranker = RerankerReplica(ScoringConfig(precision="fp32").model_dump(), shares_cores=False)
         retriever = RetrieverReplica(str(tmp_path_factory.mktemp("documents")))
         runs = experiment.parent / "runs"
 

@@ -8,10 +8,11 @@ import pytest
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RaySystemError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 
-from ranker.serving import calls, overload
+from ranker.serving import calls
 from ranker.serving.batching import QueueFullError
 from ranker.serving.calls import Backend, Scored
 from ranker.serving.errors import ApiError
+from ranker.serving.overload import ASK_S, FULL_S, Overload
 from ranker.serving.trace import begin, end
 
 
@@ -134,12 +135,12 @@ def test_a_full_retriever_says_nothing_of_the_rerankers_queue():
         for ask_one in (backend.retrieve("q", 5), backend.score("q", ["d"])):
             with suppress(ApiError):
                 await ask_one
-            seen.append(backend.overload.full)
+            seen.append(backend.overload.admits())
         backend._retriever = Retriever()
         await backend.retrieve("q", 5)
-        return [*seen, backend.overload.full]
+        return [*seen, backend.overload.admits()]
 
-    assert asyncio.run(story()) == [False, True, True]
+    assert asyncio.run(story()) == [True, False, False]
 
 
 def test_a_full_queue_is_told_at_once_and_not_asked_again():
@@ -154,31 +155,81 @@ def test_retry_after_is_when_there_is_room_again(wait: float, said: str):
     assert (error.status_code, error.headers) == (429, {"retry-after": said})
 
 
-def test_the_queue_is_believed_to_be_full_for_a_moment_or_until_it_answers(monkeypatch):
+def test_a_full_queue_is_asked_again_by_one_request_an_answer():
     full = BackPressureError(num_queued_requests=1, max_queued_requests=1)
 
     async def story():
         backend = Backend(Reranker(full, None, full), None, 5.0)
-        seen = [backend.overload.full]
+        seen = [backend.overload.admits()]
         for _ in range(3):
             with suppress(ApiError):
                 await backend.score("q", ["d"])
-            seen.append(backend.overload.full)
-        await asyncio.sleep(0.08)
-        return [*seen, backend.overload.full]
+            seen.append((backend.overload.admits(), backend.overload.admits()))
+        return seen
 
-    assert asyncio.run(story()) == [False, True, False, True, False]
-    # A queue that has no room for a long request may have room for the next one.
-    backend = Backend(Reranker(QueueFullError(9.0)), None, 5.0)
-    with pytest.raises(ApiError):
-        asyncio.run(backend.score("q", ["d"]))
-    assert not backend.overload.full
+    assert asyncio.run(story()) == [True, (False, False), (True, False), (False, False)]
+
+
+def test_what_the_batcher_refuses_teaches_about_bodies_as_long_on_the_same_route():
+    def after(error: QueueFullError) -> list[bool]:
+        backend = Backend(Reranker(error), None, 5.0)
+
+        async def story() -> None:
+            trace, token = begin()
+            trace.route, trace.body_bytes = "/rerank", 1000
+            with pytest.raises(ApiError):
+                await backend.score("q", ["d"])
+            end(token)
+
+        asyncio.run(story())
+        asked = [("/rerank", 1000), ("/rerank", 5000), ("/rerank", 999), ("/search", 1000), ("/rerank", None)]
+        return [backend.overload.admits(*one) for one in asked]
+
+    assert after(QueueFullError(9.0)) == [False, False, True, True, True]
+    # Another model may have room.
+    assert after(QueueFullError(9.0, for_all=False)) == [True] * 5
+
+
+def test_a_full_queue_is_asked_now_and_then_until_it_refuses_nothing_more():
     clock = [10.0]
-    memory = overload.Overload(lambda: clock[0])
+    memory = Overload(lambda: clock[0])
+
+    def admitted(many: int, step: float = 0.001) -> int:
+        count = 0
+        for _ in range(many):
+            clock[0] += step
+            count += memory.admits("/rerank", 700)
+        return count
+
+    assert admitted(10) == 10
+    memory.refused(4.0, "/rerank", 700)
+    assert memory.wait_s == 4.0
+    step = ASK_S / 100
+    assert admitted(90, step) == 0
+    assert admitted(220, step) == 3  # one each ASK_S
+    memory.answered()
+    memory.answered()
+    assert admitted(10, step) == 2
+    clock[0] += FULL_S  # nothing was refused for so long
+    assert admitted(100) == 100
+    # What was learnt then is forgotten: a longer body is refused, this one is not.
+    memory.refused(4.0, "/rerank", 900)
+    assert admitted(100) == 100
+    # Without a length nothing is learnt, though the queue is still known to be full.
+    memory.refused(4.0, "/rerank", None)
+    assert admitted(100) == 100
+    clock[0] += ASK_S
+    assert [memory.admits("/rerank", 900) for _ in range(3)] == [True, False, False]
+    memory.refused()  # Ray's own queue: whatever comes
+    assert not memory.admits("/rerank", 1) and not memory.admits("/search", None)
+
+
+def test_answers_before_a_queue_was_full_make_no_room_in_it():
+    memory = Overload(lambda: 5.0)
+    for _ in range(100):
+        memory.answered()
     memory.refused()
-    assert memory.full
-    clock[0] += overload.BELIEVED_S
-    assert not memory.full
+    assert not memory.admits()
 
 
 def test_a_client_that_goes_away_takes_its_call_along():

@@ -19,7 +19,7 @@ LONG = "a dog barks at strangers and guards the house at night"
 
 def test_several_models_score_by_name_and_cut_as_asked(tiny_reranker: str):
     async def told() -> None:
-        reranker = RerankerReplica(SCORING)
+        reranker = RerankerReplica(SCORING, shares_cores=False)
         with pytest.raises(RuntimeError, match="nothing is loaded"):
             await reranker.score("q", ["d"])
         await reranker.reconfigure({"models": {"pets": tiny_reranker, "again": tiny_reranker}})
@@ -136,7 +136,7 @@ def test_a_model_that_would_be_unpickled_is_not_loaded_instead(tiny_reranker: st
     (folder / "module" / "pytorch_model.bin").write_bytes(b"")
 
     async def told() -> None:
-        reranker = RerankerReplica(SCORING)
+        reranker = RerankerReplica(SCORING, shares_cores=False)
         with pytest.raises(StageError, match="as a pickle"):
             await reranker.reconfigure({"models": {"pets": str(folder)}})
         await reranker.reconfigure({"models": {"pets": tiny_reranker}})

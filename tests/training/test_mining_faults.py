@@ -21,7 +21,7 @@ NUM_DOCUMENTS, NUM_QUERIES = 2400, 40
 # The driver: a cluster of two raylets of one core, in which a calm run and one that loses a worker and then a raylet
 # follow each other.
 DRIVER = """
-import os, signal, sys, tempfile, threading, time
+import os, signal, sys, tempfile, threading, time, uuid
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
@@ -38,11 +38,23 @@ place = Path(sys.argv[1])
 seen = place / "seen"
 
 
-class Slow(embed.EncodeDocuments):
+# How many batches may begin before the worker, and then the raylet, has been killed: parts arrive in their order, so that
+# all of them can come at once behind one that a killed worker has lost.
+GATES = (8, "worker"), (18, "raylet")
+
+
+class Gated(embed.EncodeDocuments):
     def __call__(self, batch):
-        time.sleep(0.2)
         (seen / f"worker-{os.getpid()}").touch()
+        (seen / f"batch-{uuid.uuid4().hex}").touch()
+        for most, who in GATES:
+            while begun() > most and not (seen / f"killed-{who}").exists():
+                time.sleep(0.02)
         return super().__call__(batch)
+
+
+def begun():
+    return len(list(seen.glob("batch-*")))
 
 
 def parts(config):
@@ -50,14 +62,16 @@ def parts(config):
 
 
 def disturb(config):
-    while parts(config) < 8:
-        time.sleep(0.02)
-    os.kill(int(next(seen.glob("worker-*")).name.split("-")[1]), signal.SIGKILL)
-    print("a worker is killed after", parts(config), flush=True)
-    while parts(config) < 18:
-        time.sleep(0.02)
-    cluster.remove_node(node, allow_graceful=False)
-    print("a raylet is killed after", parts(config), flush=True)
+    kills = {
+        "worker": lambda: os.kill(int(next(seen.glob("worker-*")).name.split("-")[1]), signal.SIGKILL),
+        "raylet": lambda: cluster.remove_node(node, allow_graceful=False),
+    }
+    for most, who in GATES:
+        while begun() <= most:
+            time.sleep(0.02)
+        kills[who]()
+        print(f"a {who} is killed after", parts(config), flush=True)
+        (seen / f"killed-{who}").touch()
 
 
 with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -68,7 +82,7 @@ with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors
     for name in ("calm", "faults"):
         config = load_experiment(place / f"{name}.yaml")
         if name == "faults":
-            embed.EncodeDocuments = Slow
+            embed.EncodeDocuments = Gated
             threading.Thread(target=disturb, args=(config,), daemon=True).start()
         build_index(config)
         mine(config)

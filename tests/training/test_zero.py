@@ -44,3 +44,9 @@ def test_offload(stage: int, offloaded: list[str]) -> None:
     section = deepspeed_config(TrainConfig(deepspeed={"stage": stage, "offload": True}), "fp32", "cuda", 1)
     found = [name.removeprefix("offload_") for name in section["zero_optimization"] if name.startswith("offload_")]
     assert (section["zero_optimization"]["stage"], found) == (stage, offloaded)
+
+
+@pytest.mark.parametrize(("arithmetic", "stages"), [("fp16", [1, 1, 2, 3]), ("bf16", [0, 1, 2, 3])])
+def test_fp16_takes_the_optimiser_that_scales_the_loss(arithmetic: str, stages: list[int]) -> None:
+    configs = (deepspeed_config(TrainConfig(deepspeed={"stage": stage}), arithmetic, "cuda", 1) for stage in range(4))
+    assert [config["zero_optimization"]["stage"] for config in configs] == stages
