@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp16"])
     parser.add_argument("--stages", nargs="+", type=int, default=[2, 3], help="of ZeRO")
     parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--no-cudnn", action="store_true", help="attention by other kernels, which plan no shapes")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help=argparse.SUPPRESS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -57,7 +58,8 @@ def main() -> None:
             for precision in options.precisions:
                 for stage in options.stages:
                     given = {"model": model, "precision": precision, "stage": stage, "steps": options.steps,
-                             "groups": str(options.groups), "device": options.device}  # fmt: skip
+                             "groups": str(options.groups), "device": options.device,
+                             "cudnn": not options.no_cudnn}  # fmt: skip
                     show(name, given, peak)
 
 
@@ -144,6 +146,7 @@ def measured(given: Row) -> Row:
         "learning_rate": 5e-5, "head_learning_rate": 5e-4,
     })  # fmt: skip
     device = torch.device(given["device"])
+    torch.backends.cuda.enable_cudnn_sdp(given["cudnn"])
     with tempfile.TemporaryDirectory() as folder, alone_in_group(given["device"]):
         work = Path(folder)
         groups = pq.read_table(Path(given["groups"]) / "groups.parquet")

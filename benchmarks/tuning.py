@@ -102,18 +102,25 @@ def leaks(trials: int) -> None:
 
     from ranker.tuning.sweep import sweep
 
+    def alive() -> dict[str, str]:
+        address = ray.get_runtime_context().gcs_address
+        found = list_actors(address=address, filters=[("state", "=", "ALIVE")], limit=10_000)
+        return {actor.actor_id: actor.class_name for actor in found}
+
     def count() -> dict[str, int]:
         groups = [told for told in placement_group_table().values() if told["state"] != "REMOVED"]
-        address = ray.get_runtime_context().gcs_address
-        alive = list_actors(address=address, filters=[("state", "=", "ALIVE")], limit=10_000)
-        return {"actors": len(alive), "placement groups": len(groups), "file handles": psutil.Process().num_fds()}
+        return {"actors": len(alive()), "placement groups": len(groups), "file handles": psutil.Process().num_fds()}
 
     with tempfile.TemporaryDirectory() as folder, connected(RayConfig(num_cpus=2)):
         base = tiny_experiment(Path(folder)).with_overrides({"tune.scheduler": "asha", "tune.num_trials": trials})
-        before, start = count(), time.monotonic()
+        before, known, start = count(), alive(), time.monotonic()
         done = sweep(base)
         seconds = time.monotonic() - start
-        time.sleep(10)  # what was told to end needs a moment
+        deadline = time.monotonic() + 60  # what was told to end needs a moment
+        while (left := {actor: name for actor, name in alive().items() if actor not in known}) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(1)
         after = count()
     told = done.outcome
     print(
@@ -121,6 +128,8 @@ def leaks(trials: int) -> None:
     )
     for name in before:
         print(f"{name:18} before {before[name]:4}, after {after[name]:4}")
+    if left:
+        print("actors that are left:", *sorted(left.values()))
 
 
 def tiny_experiment(folder: Path) -> Experiment:

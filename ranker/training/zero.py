@@ -69,7 +69,7 @@ def micro_batch_size(train: TrainConfig, num_workers: int) -> int:
 
 def _zero(train: TrainConfig, arithmetic: Arithmetic, device: str) -> dict[str, Any]:
     # Below stage 1 DeepSpeed 0.19 divides fp16 gradients by a loss scale that it never multiplied the loss with, so
-    # that nothing is learnt. Stage 1 is the same run, whose optimiser states are shared out.
+    # that nothing is learnt (its pull request 8393). Stage 1 is the same run, whose optimiser states are shared out.
     stage = max(1, train.deepspeed.stage) if arithmetic == "fp16" else train.deepspeed.stage
     section: dict[str, Any] = {
         "stage": stage,

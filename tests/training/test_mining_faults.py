@@ -38,8 +38,8 @@ place = Path(sys.argv[1])
 seen = place / "seen"
 
 
-# How many batches may begin before the worker, and then the raylet, has been killed: parts arrive in their order, so that
-# all of them can come at once behind one that a killed worker has lost.
+# How many batches may begin before the worker, and then the raylet, has been killed. Parts do not tell: they arrive in
+# their order, so that all can come at once behind one that a killed worker has lost.
 GATES = (8, "worker"), (18, "raylet")
 
 
