@@ -15,7 +15,7 @@ from ranker.serving.note import RequestNote
 from ranker.serving.overload import Overload
 from ranker.serving.rates import Rates
 from ranker.serving.service import lower, spend
-from ranker.serving.trace import AGE_HEADER, begin, end
+from ranker.serving.trace import AGE_HEADER, begin, current, end
 
 # Probes of Kubernetes and of load balancers carry no key, and the pages hold no secret.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
@@ -94,11 +94,12 @@ class Door:
         if caller is None:
             raise ApiError(401, "no valid API key; send 'Authorization: Bearer KEY'", {"www-authenticate": "Bearer"})
         scope["state"]["caller"] = caller
-        route, length = str(scope["path"]), _length(scope)
+        trace = current()
         limit = lower(self.max_body_bytes, caller.limits.max_body_bytes)
-        if length is not None and length > limit:
+        if trace.body_bytes is not None and trace.body_bytes > limit:
             raise _too_large(limit)
-        if scope["method"] == "POST" and route.endswith(SHED) and not self.overload.admits(route, length):
+        sheds = scope["method"] == "POST" and trace.route.endswith(SHED)
+        if sheds and not self.overload.admits(trace.route, trace.body_bytes):
             self.metrics.shed.inc()
             raise queue_full(self.overload.wait_s)
         spend(self.rates, caller, "requests", caller.limits.requests_per_minute, 1)

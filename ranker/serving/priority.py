@@ -9,9 +9,9 @@ NICENESS = 5
 def let_others_first() -> None:
     """Lower the priority of this thread and of those that it starts, once, where the system has such a thing.
 
-    A replica that computes on all cores takes nothing from proxy and gateway then, which need little. All threads of
-    the replica must have the same priority: one that computes nicely and holds the interpreter's lock keeps the others
-    waiting behind everybody else.
+    A replica that computes on all cores takes nothing from proxy and gateway then, which need little. Called where the
+    replica is made, so that its event loop and what computes for it have the same priority: a thread that computes
+    nicely and holds the interpreter's lock would keep the loop waiting behind everybody else.
     """
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))

@@ -203,13 +203,10 @@ def test_an_update_and_an_end_drain_what_was_accepted(service: Service, tiny_rer
 
     with ThreadPoolExecutor(4) as threads:
         wait_for(lambda: service.metric("ranker_queue_requests") == 0)  # what earlier tests asked is over
-        asked = [threads.submit(service.rerank, LONG) for _ in range(4)]
-
-        wait_for(lambda: service.metric("ranker_queue_requests") + sum(answer.done() for answer in asked) >= 4)
-        # A slow machine says at once that it would not be in time with all of them; what it accepted counts.
-        refused = [answer.done() and answer.result()[0] == 429 for answer in asked]
+        # So many that they take a while, and so few that a slow machine, too, accepts all of them.
+        asked = [threads.submit(service.rerank, LONG[:150]) for _ in range(4)]
+        wait_for(lambda: service.metric("ranker_queue_requests") >= 4, 20)
         serve.delete("faults")
-        assert [answer.result()[0] for answer in asked] == [429 if one else 200 for one in refused]
-        assert not all(refused)
+        assert [answer.result()[0] for answer in asked] == [200] * 4
     status, _, body, _ = service.rerank(DOCUMENTS)
     assert (status, body["error_type"]) == (404, "NotFound")
