@@ -64,7 +64,7 @@ class TimedEngine:
         self._engine, self._lock = engine, threading.Lock()
         self._free = threading.Semaphore(engine.lanes.lanes)
         self.name, self.precision, self.device = engine.name, engine.precision, engine.device
-        self.lanes = engine.lanes
+        self.lanes, self.pad_to_multiple_of = engine.lanes, engine.pad_to_multiple_of
         self.seconds = 0.0
 
     def logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
+def plan_batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Positions of each batch, longest sequences first, so that rows times the longest stays within the budget.
 
     Every position occurs exactly once; a sequence longer than the budget gets a batch of its own. Equal lengths
@@ -33,13 +33,20 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
 
 
 def pad_batch(
-    columns: Mapping[str, Sequence[Sequence[int]]], rows: np.ndarray, pad_values: Mapping[str, int], side: str = "right"
+    columns: Mapping[str, Sequence[Sequence[int]]],
+    rows: np.ndarray,
+    pad_values: Mapping[str, int],
+    side: str = "right",
+    tokens: int = 0,
 ) -> Batch:
-    """The chosen rows of each column as int64 (rows, longest), filled with the column's pad value on ``side``."""
+    """The chosen rows of each column as int64 (rows, longest), filled with the column's pad value on ``side``.
+
+    At least ``tokens`` wide.
+    """
     batch = {}
     for name, column in columns.items():
         chosen = [column[row] for row in rows]
-        longest = max(map(len, chosen))
+        longest = max(tokens, *map(len, chosen))
         table = np.full((len(chosen), longest), pad_values.get(name, 0), dtype=np.int64)
         for position, ids in enumerate(chosen):
             if side == "left":
@@ -50,7 +57,13 @@ def pad_batch(
     return batch
 
 
-def share_batches(lengths: Sequence[int], batch_tokens: int, lanes: int) -> list[np.ndarray]:
+def padded_lengths(lengths: Sequence[int], multiple: int, limit: int) -> np.ndarray:
+    """int64 (n,): each length rounded up to a multiple, but where that would be above ``limit``."""
+    exact = np.asarray(lengths, dtype=np.int64)
+    return np.maximum(exact, np.minimum(-(-exact // multiple) * multiple, limit))
+
+
+def share_batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int, lanes: int) -> list[np.ndarray]:
     """:func:`plan_batches` with smaller batches where there would be fewer than ``lanes``, so that none stands idle."""
-    share = -(-sum(lengths) // max(1, lanes))
+    share = -(-int(np.sum(lengths)) // max(1, lanes))
     return plan_batches(lengths, max(1, min(batch_tokens, share)))

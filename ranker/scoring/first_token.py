@@ -56,9 +56,9 @@ def trim_last_layer(model: PreTrainedModel) -> bool:
         return False
     last: Any = layers[-1]
     try:
-        before = _probe(model)
+        before = probe_logits(model)
         last.forward = partial(first_token_states, last)
-        difference = float((before - _probe(model)).abs().max())
+        difference = float((before - probe_logits(model)).abs().max())
     except (AttributeError, RuntimeError, TypeError) as error:
         difference, reason = float("inf"), str(error)
     else:
@@ -70,7 +70,8 @@ def trim_last_layer(model: PreTrainedModel) -> bool:
     return True
 
 
-def _probe(model: Any) -> torch.Tensor:
+def probe_logits(model: Any) -> torch.Tensor:
+    """float32 (3, labels) of made-up ids: two rows padded together, and one alone."""
     config = model.config
     ids = torch.arange(2 * 7).reshape(2, 7) % (config.vocab_size - 3) + 3
     ids[ids == config.pad_token_id] = 3 if config.pad_token_id != 3 else 4

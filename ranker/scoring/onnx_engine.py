@@ -38,6 +38,7 @@ class OnnxEngine:
 
     name = "onnx"
     device = "cpu"
+    pad_to_multiple_of = 1
 
     def __init__(self, graph: Path, threads: int | None = None, lanes: int = 1) -> None:
         self.lanes = Lanes(lanes, threads or usable_threads(), torch_threads=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ranker.packed_weights import PAD_TO_MULTIPLE_OF
 from ranker.scoring.batches import Batch
 from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.model_folder import NotARerankerError
@@ -35,6 +36,7 @@ class OpenvinoEngine:
         except ImportError as error:
             raise ImportError("engine 'openvino' is an extra: pip install 'ranker[openvino]'") from error
         self.precision = precision
+        self.pad_to_multiple_of = PAD_TO_MULTIPLE_OF if precision == "bf16" else 1
         self.lanes = Lanes(lanes, threads or usable_threads(), torch_threads=False)
         options = {
             "INFERENCE_NUM_THREADS": self.lanes.threads * lanes,

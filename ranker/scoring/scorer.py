@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ranker.config import ScoringConfig
-from ranker.scoring.batches import Batch, pad_batch, share_batches
+from ranker.scoring.batches import Batch, pad_batch, padded_lengths, share_batches
 from ranker.scoring.cascade import Cascade, in_two_passes
 from ranker.scoring.lanes import Lanes
 from ranker.scoring.memory import LogitMemory, row_keys
@@ -33,9 +33,10 @@ class Engine(Protocol):
     precision: str
     device: str
     lanes: Lanes
+    pad_to_multiple_of: int
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """float32 (rows,) of int64 (rows, tokens) columns."""
+        """float32 (rows,) of int64 (rows, tokens) columns, of as many tokens as the engine is fastest at."""
         ...
 
 
@@ -146,12 +147,14 @@ class Scorer:
         tokenizer, engine = self.tokenizer, self.engine
         fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
         budget = min(self.batch_tokens, CPU_TOKENS) if engine.device.startswith("cpu") else self.batch_tokens
-        lengths = [len(columns["input_ids"][row]) for row in chosen]
+        exact = [len(columns["input_ids"][row]) for row in chosen]
+        lengths = padded_lengths(exact, engine.pad_to_multiple_of, self.max_length)
         plan = share_batches(lengths, budget, lanes)
         rows = np.array(chosen, dtype=np.int64)
 
         def run(places: np.ndarray) -> np.ndarray:
-            return engine.logits(pad_batch(columns, rows[places], fill, tokenizer.padding_side))
+            tokens = int(lengths[places].max())
+            return engine.logits(pad_batch(columns, rows[places], fill, tokenizer.padding_side, tokens))
 
         scores = np.empty(len(chosen), dtype=np.float32)
         for places, logits in zip(plan, engine.lanes.map(run, plan), strict=True):

@@ -1,6 +1,7 @@
 """The torch engine: a sequence classifier in fp32, bf16 or fp16, on a CPU or a GPU."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from ranker.config import Precision
 from ranker.machine import cpu_has_bf16, instruction_sets
+from ranker.packed_weights import PAD_TO_MULTIPLE_OF, pack_linear_layers
 from ranker.scoring.batches import Batch
-from ranker.scoring.first_token import trim_last_layer
+from ranker.scoring.first_token import probe_logits, trim_last_layer
 from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.model_folder import ModelFiles, NotARerankerError, find_model, read_config
 
@@ -44,6 +46,7 @@ class TorchEngine:
         self.precision = precision
         self.device = device
         on_cpu = device.startswith("cpu")
+        self.pad_to_multiple_of = PAD_TO_MULTIPLE_OF if on_cpu and precision == "bf16" else 1
         self.lanes = Lanes(lanes if on_cpu else 1, threads or usable_threads(), torch_threads=on_cpu)
         if on_cpu:
             torch.empty(KEPT_BLOCK, dtype=torch.uint8)
@@ -81,6 +84,8 @@ def load_torch_engine(
     if chosen != "fp32":
         model = model.to(DTYPES[chosen])
         _head_in_float32(model)
+    if chosen == "bf16" and device.startswith("cpu"):
+        pack_linear_layers(model, partial(probe_logits, model))
     return TorchEngine(model.to(device).eval(), chosen, device, threads, lanes)
 
 

@@ -40,6 +40,7 @@ class Machine:
 
     class Engine:
         device = "cpu"
+        pad_to_multiple_of = 1
 
         def __init__(self, way: Way) -> None:
             self.name, self.precision = way.engine, way.precision
