@@ -2,6 +2,9 @@
 
     python benchmarks/scoring.py BEIR_FOLDER_OR_ZIP --model RERANKER [--queries 4] [--depth 50] [--repeats 3]
     python benchmarks/scoring.py ... --only ranker --only "torch fp32"
+    python benchmarks/scoring.py ... --python OpenVINO=ENVIRONMENT/bin/python --python Infinity=OTHER/bin/python
+
+Peers that want other versions of a library than this project run in an environment of their own (``--python``).
 
 Each contestant has a process of its own (``scoring_contestants.py``) and they take turns, list by list, so that a busy
 machine slows all of them alike; the others sleep meanwhile. Candidates are BM25's. Without ``--model``, the bundled
@@ -41,6 +44,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--only", action="append", help="part of a contestant's name; may be repeated")
+    parser.add_argument("--python", action="append", default=[], metavar="PART=PYTHON",
+                        help="the interpreter of peers with PART in their name; may be repeated")  # fmt: skip
     parser.add_argument("--work", type=Path, help="folder that keeps the models; a second run finds them there")
     parser.add_argument("--prepare", action="store_true", help="only fill --work")
     arguments = parser.parse_args()
@@ -123,8 +128,8 @@ def with_random_head(folder: Path) -> None:
 class Contestant:
     """A process that scores; ``row`` holds what was measured."""
 
-    def __init__(self, name: str, base: Path, max_length: int) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("scoring_contestants.py")), name, str(base)]
+    def __init__(self, name: str, base: Path, max_length: int, python: str = sys.executable) -> None:
+        command = [python, str(Path(__file__).with_name("scoring_contestants.py")), name, str(base)]
         begin = time.perf_counter()
         self.process = subprocess.Popen(
             [*command, str(max_length)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -144,7 +149,11 @@ class Contestant:
         """End the process."""
         if self.process.stdin is not None:
             self.process.stdin.close()
-        self.process.wait(timeout=60)
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # some peers have threads that never end
+            self.process.kill()
+            self.process.wait()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -154,7 +163,11 @@ class Contestant:
 
 def measure(names: list[str], base: Path, lists: Lists, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Name -> start, scores, seconds of each round over all lists, seconds of single lists, peak MiB."""
-    contestants = {name: Contestant(name, base, arguments.max_length) for name in names}
+    others = [choice.split("=", 1) for choice in arguments.python]
+    pythons = {name: own for part, own in others for name in names if part in name and not name.startswith("ranker")}
+    contestants = {
+        name: Contestant(name, base, arguments.max_length, pythons.get(name, sys.executable)) for name in names
+    }
     alive = {name: peer for name, peer in contestants.items() if "failed" not in peer.row}
     for number in range(arguments.repeats):
         for peer in alive.values():

@@ -57,6 +57,12 @@ def cross_encoder_bf16(folder: Path, max_length: int) -> Score:
     return cross_encoder(folder, max_length, model_kwargs={"dtype": torch.bfloat16})
 
 
+def cross_encoder_openvino_bf16(folder: Path, max_length: int) -> Score:
+    """OpenVINO told to compute in bf16."""
+    hint = {"ov_config": {"INFERENCE_PRECISION_HINT": "bf16"}}
+    return cross_encoder(folder, max_length, backend="openvino", model_kwargs=hint)
+
+
 def infinity(folder: Path, max_length: int) -> Score:
     """Infinity's engine, without its server; it takes the length from the folder."""
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
@@ -126,14 +132,17 @@ CONTESTANTS: dict[str, tuple[str, Callable[..., Score], dict[str, Any]]] = {
     "CrossEncoder, ONNX fp32 (our graph)": ("fp32", cross_encoder, {"backend": "onnx"}),
     "CrossEncoder, ONNX int8 (our graph)": ("int8", cross_encoder, {"backend": "onnx"}),
     "CrossEncoder, OpenVINO fp32": ("openvino", cross_encoder, {"backend": "openvino"}),
+    "CrossEncoder, OpenVINO bf16": ("openvino", cross_encoder_openvino_bf16, {}),
     "Infinity 0.0.78, torch": ("torch", infinity, {}),
     "FlashRank, ONNX fp32 (our graph)": ("fp32", flashrank, {}),
     "fastembed, ONNX fp32 (our graph)": ("fp32", fastembed, {}),
     "ranker, torch fp32": ("torch", ranker, {"engine": "torch", "precision": "fp32"}),
     "ranker, torch bf16": ("torch", ranker, {"engine": "torch", "precision": "bf16"}),
+    "ranker, torch bf16, two lanes": ("torch", ranker, {"engine": "torch", "precision": "bf16", "lanes": 2}),
     "ranker, ONNX fp32": ("fp32", ranker, {"engine": "onnx"}),
     "ranker, ONNX int8": ("int8", ranker, {"engine": "onnx"}),
     "ranker, OpenVINO fp32": ("fp32", ranker, {"engine": "openvino"}),
+    "ranker, OpenVINO bf16": ("fp32", ranker, {"engine": "openvino", "precision": "bf16"}),
     "ranker, auto": ("auto", ranker, {}),
     "ranker, auto, cascade of 64 tokens, 20 kept": ("auto", ranker, {"cascade_tokens": 64, "cascade_keep": 20}),
 }

@@ -35,6 +35,7 @@ RAY_MAY_STAND_IN = (
     "serving/",
     "cli/",
 )
+WITH_TORCH_OR_RAY = {"session", "packed_weights"}
 HEAVY = {"torch", "ray", "faiss", "transformers", "sentence_transformers", "deepspeed", "datasets"}
 FORBIDDEN_ROOMS = {"utils", "common", "core", "helpers"}
 TOP_LEVEL = {
@@ -86,7 +87,7 @@ def test_ray_stands_only_in_shells(file: Path) -> None:
         assert name_of(file).startswith(RAY_MAY_STAND_IN), f"{name_of(file)} imports ray"
 
 
-@pytest.mark.parametrize("file", [f for f in MODULES if own_room(f) in LAYERS[0] - {"session", "packed_weights"}], ids=name_of)
+@pytest.mark.parametrize("file", [f for f in MODULES if own_room(f) in LAYERS[0] - WITH_TORCH_OR_RAY], ids=name_of)
 def test_words_are_light(file: Path) -> None:
     heavy = {module.split(".")[0] for module in imports(file)} & HEAVY
     assert not heavy, f"{name_of(file)} imports {heavy}"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ranker.config import Precision
 from ranker.machine import available_cpus, cpu_has_bf16
+from ranker.packed_weights import PAD_TO_MULTIPLE_OF, pack_linear_layers
 from ranker.pretrained import resolve
 from ranker.retrieval.engines import GRAPHS, OnnxBody, remembered
 
@@ -27,6 +28,8 @@ CHUNK = 2048
 FULL_LENGTH = 512
 # What a tokenizer gives for padded texts. Other tensors may mean anything.
 COLUMNS = {"input_ids", "attention_mask", "token_type_ids"}
+# What a model is tried with.
+PROBES = ("one", "a text of a few more words")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,6 +85,10 @@ class Encoder:
             cores = min(torch.get_num_threads(), available_cpus())
             body: Any = self._model[0]
             body.model = OnnxBody(graph, cores, body.model.config)
+        self._multiple = 1
+        if self.engine == "torch" and self.precision == "bf16" and self.device.startswith("cpu"):
+            self._multiple = PAD_TO_MULTIPLE_OF
+            pack_linear_layers(self._model, lambda: self._model.encode(list(PROBES), convert_to_tensor=True))
         if max_length is not None:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length
@@ -135,7 +142,7 @@ class Encoder:
         rest = {name: value for name, value in features.items() if name not in columns}
         found = torch.empty((len(texts), self.dimension), device=self.device)
         for rows in plan_rows(columns["attention_mask"].sum(1), self._tokens()):
-            used = used_columns(columns["attention_mask"][rows])
+            used = used_columns(columns["attention_mask"][rows], self._multiple)
             batch = {name: value[rows, used].to(self.device) for name, value in columns.items()}
             found[rows] = self._model({**batch, **rest}, task=task)["sentence_embedding"][:, : self.dimension].float()
         return found
@@ -163,10 +170,16 @@ def plan_rows(lengths: torch.Tensor, tokens: int) -> Iterator[torch.Tensor]:
         start = end
 
 
-def used_columns(mask: torch.Tensor) -> slice:
-    """The columns in which some row has a token, on whichever side the padding is; one where none has."""
-    used = mask.any(0).nonzero()
-    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+def used_columns(mask: torch.Tensor, multiple: int = 1) -> slice:
+    """The columns in which some row has a token, on whichever side the padding is; one where none has.
+
+    Padding is kept up to a multiple of ``multiple`` columns, where there is so much.
+    """
+    used, width = mask.any(0).nonzero(), mask.shape[1]
+    first, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+    missing = -(end - first) % multiple
+    after = min(missing, width - end)
+    return slice(max(0, first - missing + after), end + after)
 
 
 def choose_engine(folder: str, engine: str, precision: str, device: str) -> tuple[str, str]:

@@ -72,15 +72,21 @@ def trim_last_layer(model: PreTrainedModel) -> bool:
 
 def probe_logits(model: Any) -> torch.Tensor:
     """float32 (3, labels) of made-up ids: two rows padded together, and one alone."""
+    ids, mask = probe_batch(model)
+    with torch.inference_mode():
+        padded = model(input_ids=ids, attention_mask=mask).logits
+        return torch.cat([padded, model(input_ids=ids[:1], attention_mask=mask[:1]).logits]).float()
+
+
+def probe_batch(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64 ids and mask (2, 7): a full row, and one with padding."""
     config = model.config
     ids = torch.arange(2 * 7).reshape(2, 7) % (config.vocab_size - 3) + 3
     ids[ids == config.pad_token_id] = 3 if config.pad_token_id != 3 else 4
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     ids[1, 4:] = config.pad_token_id or 0
-    with torch.inference_mode():
-        padded = model(input_ids=ids, attention_mask=mask).logits
-        return torch.cat([padded, model(input_ids=ids[:1], attention_mask=mask[:1]).logits]).float()
+    return ids, mask
 
 
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:

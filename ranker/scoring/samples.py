@@ -23,7 +23,7 @@ class Samples(NamedTuple):
         return Samples(self.pairs[:count], None if self.labels is None else self.labels[:count])
 
 
-# For a model without a finished `mine` stage beside it: every question with every text.
+# For a model without a finished `mine` stage beside it: every question with every text, which other texts follow.
 QUESTIONS = (
     "how do plants make food",
     "What is the capital of France?",
@@ -100,5 +100,10 @@ def texts_of(file: Path, num_texts: int) -> list[str]:
 
 
 def builtin_pairs() -> list[Pair]:
-    """Sixty-four pairs of general knowledge, eight of them right."""
-    return [(question, text) for question in QUESTIONS for text in TEXTS]
+    """Sixty-four pairs of general knowledge, eight of them right.
+
+    Documents are of one to four texts, since what is fastest for a sentence may not be for a passage.
+    """
+    texts = (*TEXTS, *TEXTS)
+    documents = [" ".join(texts[start : start + 1 + start // 2]) for start in range(len(TEXTS))]
+    return [(question, document) for question in QUESTIONS for document in documents]

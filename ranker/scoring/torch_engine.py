@@ -16,6 +16,7 @@ from ranker.packed_weights import PAD_TO_MULTIPLE_OF, pack_linear_layers
 from ranker.scoring.batches import Batch
 from ranker.scoring.first_token import probe_logits, trim_last_layer
 from ranker.scoring.lanes import Lanes, usable_threads
+from ranker.scoring.masks import additive_mask, takes_additive_mask
 from ranker.scoring.model_folder import ModelFiles, NotARerankerError, find_model, read_config
 
 log = logging.getLogger(__name__)
@@ -35,17 +36,25 @@ class TorchEngine:
         device: as torch names it.
         threads: of all lanes, on a CPU. None: those that this process may use.
         lanes: batches at the same time, on a CPU; they share the weights.
+        additive: the model takes the mask of :func:`ranker.scoring.masks.additive_mask`, on a CPU.
     """
 
     name = "torch"
 
     def __init__(
-        self, model: nn.Module, precision: str, device: str, threads: int | None = None, lanes: int = 1
+        self,
+        model: nn.Module,
+        precision: str,
+        device: str,
+        threads: int | None = None,
+        lanes: int = 1,
+        additive: bool = False,
     ) -> None:
         self.model = model
         self.precision = precision
         self.device = device
         on_cpu = device.startswith("cpu")
+        self._additive = additive and on_cpu
         self.pad_to_multiple_of = PAD_TO_MULTIPLE_OF if on_cpu and precision == "bf16" else 1
         self.lanes = Lanes(lanes if on_cpu else 1, threads or usable_threads(), torch_threads=on_cpu)
         if on_cpu:
@@ -54,7 +63,9 @@ class TorchEngine:
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""
         with torch.inference_mode():
-            tensors = {name: torch.from_numpy(table).to(self.device) for name, table in batch.items()}
+            tensors: dict[str, Any] = {name: torch.from_numpy(table).to(self.device) for name, table in batch.items()}
+            if self._additive:
+                tensors["attention_mask"] = additive_mask(tensors["attention_mask"], DTYPES[self.precision])
             return self.model(**tensors).logits.float().squeeze(-1).cpu().numpy()
 
 
@@ -81,12 +92,13 @@ def load_torch_engine(
     chosen = choose_precision(precision, device)
     model: Any = load_model(files)
     trim_last_layer(model)
+    additive = takes_additive_mask(model)
     if chosen != "fp32":
         model = model.to(DTYPES[chosen])
         _head_in_float32(model)
     if chosen == "bf16" and device.startswith("cpu"):
         pack_linear_layers(model, partial(probe_logits, model))
-    return TorchEngine(model.to(device).eval(), chosen, device, threads, lanes)
+    return TorchEngine(model.to(device).eval(), chosen, device, threads, lanes, additive)
 
 
 def load_model(files: ModelFiles | str | Path) -> PreTrainedModel:

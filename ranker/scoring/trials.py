@@ -28,6 +28,9 @@ SECONDS = 6.0
 FIRST_ROUNDS = 2
 ROUNDS = 3
 ROUND_SECONDS = 1.0
+# Seconds that the last ways are read for, each; there are as many rounds as that takes, up to MOST_ROUNDS.
+LAST_SECONDS = 2.0
+MOST_ROUNDS = 25
 # Ways that take turns in the end.
 FINALISTS = 2
 # Pairs scored between two looks at the clock, and the fewest of a round.
@@ -114,10 +117,11 @@ class _Round:
 
     def in_turns(self, scorers: dict[Way, Scorer]) -> dict[Way, float]:
         """Pairs a second of each way, the median of rounds in which they take turns."""
-        for scorer in scorers.values():
-            scorer.score(self.timed[:FEWEST])  # the first batch of an engine is slower
+        # The first batches of an engine are slower.
+        first = [self._seconds(scorer) for scorer in scorers.values()]
+        rounds = min(MOST_ROUNDS, max(ROUNDS, round(LAST_SECONDS / max(min(first, default=1.0), 1e-3))))
         seconds: dict[Way, list[float]] = {way: [] for way in scorers}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for way, scorer in scorers.items():
                 seconds[way].append(self._seconds(scorer))
         return {way: len(self.timed) / max(statistics.median(times), 1e-9) for way, times in seconds.items()}

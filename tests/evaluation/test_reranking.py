@@ -62,6 +62,7 @@ def test_an_engine_computes_a_batch_a_lane_at_a_time_and_counts_its_seconds(lane
     class Slow:
         name, precision, device = "slow", "fp32", "cpu"
         most = inside = 0
+        pad_to_multiple_of = 1
 
         def __init__(self) -> None:
             self.lanes = Lanes(lanes, lanes, torch_threads=False)

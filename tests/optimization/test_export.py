@@ -30,6 +30,12 @@ def experiment(model: str, folder: Path, **settings) -> Experiment:
     return Experiment(output_dir=str(folder)).with_overrides(plain)
 
 
+@pytest.fixture(autouse=True)
+def without_openvino(monkeypatch):
+    """Where it is installed, it would be measured too, and may be faster."""
+    monkeypatch.setattr("ranker.scoring.ways.find_spec", lambda package: None)
+
+
 @pytest.fixture(scope="module")
 def exported(tiny_reranker, tmp_path_factory) -> Path:
     config = experiment(tiny_reranker, tmp_path_factory.mktemp("export"))
