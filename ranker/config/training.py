@@ -99,8 +99,8 @@ class TrainConfig(Section):
     length_window: Positive = 1
     """Batches whose groups are shared out by length: more means less padding, and batches less alike."""
     tokens_per_pass: Positive | None = local(None)
-    """Tokens of a forward pass, padding included; a batch takes as many passes as it needs. None: 512 on a CPU,
-    32,768 on a GPU."""
+    """Tokens of a forward pass, padding included; a batch takes as many passes as it needs. None: 512 on a CPU
+    in fp32, 2,048 in bf16, 32,768 on a GPU."""
     activation_checkpointing: bool = local(False)
     """Compute each layer's activations again in the backward pass instead of keeping them: less memory, a third more
     time."""

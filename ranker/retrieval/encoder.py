@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 
 from ranker.config import Precision
 from ranker.machine import available_cpus, cpu_has_bf16
-from ranker.packed_weights import PAD_TO_MULTIPLE_OF, pack_linear_layers
 from ranker.pretrained import resolve
 from ranker.retrieval.engines import GRAPHS, OnnxBody, remembered
+from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers
 
 log = logging.getLogger(__name__)
 
 # Tokens a batch on a CPU, padding included: enough to fill its units, few enough for its caches.
 CPU_TOKENS = 2048
-# Glibc gives large freed blocks back to the system, which has to zero them again for the next batch: a tenth of the
-# time. From when a block of this size is freed, the largest that counts, it keeps those that are smaller (mallopt(3)).
-KEPT_BLOCK = 2**25 - 2**16
 # Texts tokenised and sorted by length together.
 CHUNK = 2048
 # A full text, to bound a batch; models that take longer ones mostly read shorter ones.
@@ -69,7 +66,7 @@ class Encoder:
             torch.set_num_threads(max(1, min(threads, available_cpus())))
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.startswith("cpu"):
-            torch.empty(KEPT_BLOCK, dtype=torch.uint8)
+            keep_freed_blocks()
         folder = resolve(model)
         self.engine, self.precision = choose_engine(folder, engine, precision, self.device)
         self.batch_size = batch_size

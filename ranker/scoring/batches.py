@@ -57,7 +57,7 @@ def pad_batch(
     return batch
 
 
-def padded_lengths(lengths: Sequence[int], multiple: int, limit: int) -> np.ndarray:
+def padded_lengths(lengths: Sequence[int] | np.ndarray, multiple: int, limit: int) -> np.ndarray:
     """int64 (n,): each length rounded up to a multiple, but where that would be above ``limit``."""
     exact = np.asarray(lengths, dtype=np.int64)
     return np.maximum(exact, np.minimum(-(-exact // multiple) * multiple, limit))

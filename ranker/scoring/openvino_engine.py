@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ranker.packed_weights import PAD_TO_MULTIPLE_OF
 from ranker.scoring.batches import Batch
 from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.model_folder import NotARerankerError
+from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 

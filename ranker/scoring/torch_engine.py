@@ -12,18 +12,15 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from ranker.config import Precision
 from ranker.machine import cpu_has_bf16, instruction_sets
-from ranker.packed_weights import PAD_TO_MULTIPLE_OF, pack_linear_layers
 from ranker.scoring.batches import Batch
 from ranker.scoring.first_token import probe_logits, trim_last_layer
 from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.masks import additive_mask, takes_additive_mask
 from ranker.scoring.model_folder import ModelFiles, NotARerankerError, find_model, read_config
+from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers
 
 log = logging.getLogger(__name__)
 
-# Glibc gives large freed blocks back to the system, which zeroes them again for the next batch. From when a block of
-# this size is freed, the largest that counts, it keeps those that are smaller (mallopt(3)).
-KEPT_BLOCK = 2**25 - 2**16
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -58,7 +55,7 @@ class TorchEngine:
         self.pad_to_multiple_of = PAD_TO_MULTIPLE_OF if on_cpu and precision == "bf16" else 1
         self.lanes = Lanes(lanes if on_cpu else 1, threads or usable_threads(), torch_threads=on_cpu)
         if on_cpu:
-            torch.empty(KEPT_BLOCK, dtype=torch.uint8)
+            keep_freed_blocks()
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 (rows,) of int64 (rows, tokens) columns."""

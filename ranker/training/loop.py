@@ -16,18 +16,18 @@ import numpy as np
 import torch
 
 from ranker.manifest import write_json
+from ranker.torch_on_cpu import keep_freed_blocks
 from ranker.training import checkpoint, progress
 from ranker.training.batches import Batch, GroupFile, collate
 from ranker.training.engine import agree, agree_on_most, choose_for_device, name_accelerator, optimise, start_engine
 from ranker.training.engine import sum_over_workers as add
 from ranker.training.job import GROUP_FILE, ORDER, OUTCOME, UNIVERSAL, WEIGHTS, Job
-from ranker.training.losses import CACHED
 from ranker.training.model import choose_attention, load_model
 from ranker.training.objective import batch_loss, num_in_batch, prepare
 from ranker.training.order import Order, deal, parts_of, total_steps
 from ranker.training.progress import TrainingError, Window
 from ranker.training.schedule import rate_factor
-from ranker.training.scores import TOKENS_PER_PASS, Passes, padding_values, score_batch
+from ranker.training.scores import padding_values, passes_of, score_batch
 from ranker.training.selection import Selection
 
 
@@ -77,9 +77,13 @@ class Run:
         grows = newest is not None and not checkpoint.fits(newest)
         self.engine = start_engine(model, self.train, arithmetic, self.device.type, universal=grows)
         self.peaks = [group["lr"] for group in self.engine.optimizer.param_groups]
-        self.how = self._passes()
+        how = passes_of(self.train, arithmetic, self.device)
+        if self.device.type == "cpu":
+            keep_freed_blocks()
+        agreed = partial(agree_on_most, device=self.device) if self.train.deepspeed.stage == 3 else None
+        self.how = replace(how, agree=agreed)
         # Of those every worker makes equally many.
-        score = partial(score_batch, self.engine, pad=self.pad, how=Passes(self.device, 1 << 30))
+        score = partial(score_batch, self.engine, pad=self.pad, how=replace(how, tokens=1 << 30, again=False))
         self.selection = Selection(job, self.tokenizer, self.engine, score, self.rank, self.world)
         if newest is not None and grows:
             newest = checkpoint.convert(newest, job.work / UNIVERSAL, self.rank)
@@ -123,11 +127,6 @@ class Run:
 
     def _due(self, done: int, every: int | None) -> bool:
         return done == self.total or (every is not None and done % every == 0)
-
-    def _passes(self) -> Passes:
-        tokens = self.train.tokens_per_pass or TOKENS_PER_PASS[self.device.type]
-        agreed = partial(agree_on_most, device=self.device) if self.train.deepspeed.stage == 3 else None
-        return Passes(self.device, tokens, self.train.loss in CACHED, agreed)
 
     def _step(self, step: int, window: Window) -> None:
         """One optimiser step on this worker's share of its batch."""

@@ -5,7 +5,7 @@ import torch
 import transformers
 from torch import nn
 
-from ranker.packed_weights import pack_linear_layers
+from ranker.torch_on_cpu import pack_linear_layers
 
 SMALL = {
     "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
