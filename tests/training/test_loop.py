@@ -11,12 +11,12 @@ import torch
 
 from ranker.config import TrainConfig
 from ranker.schemas import GROUPS, read_table
-from ranker.training.batches import write_group_file
+from ranker.training.batches import Group, collate, write_group_file
 from ranker.training.job import GROUP_FILE, OUTCOME, WEIGHTS, Job
 from ranker.training.loop import Place, Run
 from ranker.training.order import Order, Part
 from ranker.training.progress import LOG, TrainingError
-from ranker.training.scores import Passes, padding_values, score_batch
+from ranker.training.scores import Passes, padding_values, passes_of, score_batch
 
 pytestmark = pytest.mark.usefixtures("one_worker_group")
 Section = Callable[..., TrainConfig]
@@ -140,8 +140,6 @@ def test_a_saved_folder_scores_as_the_peers_read_it(train_config: Section, anima
     from sentence_transformers import CrossEncoder
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from ranker.training.batches import Group, collate
-
     lora = {"enabled": True, "r": 4, "alpha": 8}
     folder = train(train_config(lora=lora, deepspeed={"stage": 3}), animals, tmp_path / "run") / WEIGHTS
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -183,3 +181,21 @@ def test_a_rate_that_breaks_the_model_stops_with_advice(train_config: Section, a
     config = train_config(learning_rate=1e30, max_grad_norm=1e30, max_steps=20, log_every=1)
     with pytest.raises(TrainingError, match=r"train\.learning_rate"):
         train(config, animals, tmp_path / "run")
+
+
+def test_a_cpu_in_bf16_gets_few_shapes_and_the_scores_stay(train_config: Section, tiny_reranker: str) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    config, cpu = train_config(max_length=40), torch.device("cpu")
+    exact, padded = (passes_of(config, arithmetic, cpu) for arithmetic in ("fp32", "bf16"))
+    assert (exact.tokens, exact.multiple, padded.tokens, padded.multiple) == (512, 1, 2048, 16)
+    assert passes_of(config, "bf16", torch.device("cuda")).tokens == 32768
+    tokenizer = AutoTokenizer.from_pretrained(tiny_reranker)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_reranker).eval()
+    texts = tuple("dog " * times for times in (1, 2, 14, 30, 90))
+    batch = collate([Group("cat", texts, (1, 0, 0, 0, 0))], tokenizer, 40)
+    assert padded.padded(batch.lengths).tolist() == [16, 16, 32, 40, 40]  # never above the limit
+    pad = padding_values(tokenizer)
+    with torch.no_grad():
+        (first, computed), (second, more) = (score_batch(model, batch, pad, how) for how in (exact, padded))
+    assert torch.allclose(first, second, atol=1e-6) and computed <= more
