@@ -63,13 +63,13 @@ def cross_encoder_openvino_bf16(folder: Path, max_length: int) -> Score:
     return cross_encoder(folder, max_length, backend="openvino", model_kwargs=hint)
 
 
-def infinity(folder: Path, max_length: int) -> Score:
+def infinity(folder: Path, max_length: int, **settings: Any) -> Score:
     """Infinity's engine, without its server; it takes the length from the folder."""
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
     arguments = EngineArgs(
         model_name_or_path=str(folder), engine="torch", device="cpu", bettertransformer=False, compile=False,
-        model_warmup=False,
+        model_warmup=False, **settings,
     )  # fmt: skip
     loop, engine = asyncio.new_event_loop(), AsyncEmbeddingEngine.from_args(arguments)
     loop.run_until_complete(engine.astart())
@@ -134,6 +134,7 @@ CONTESTANTS: dict[str, tuple[str, Callable[..., Score], dict[str, Any]]] = {
     "CrossEncoder, OpenVINO fp32": ("openvino", cross_encoder, {"backend": "openvino"}),
     "CrossEncoder, OpenVINO bf16": ("openvino", cross_encoder_openvino_bf16, {}),
     "Infinity 0.0.78, torch": ("torch", infinity, {}),
+    "Infinity 0.0.78, torch bf16": ("torch", infinity, {"dtype": "bfloat16"}),
     "FlashRank, ONNX fp32 (our graph)": ("fp32", flashrank, {}),
     "fastembed, ONNX fp32 (our graph)": ("fp32", fastembed, {}),
     "ranker, torch fp32": ("torch", ranker, {"engine": "torch", "precision": "fp32"}),

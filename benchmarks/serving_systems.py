@@ -133,11 +133,13 @@ def ranker(model: str, max_length: int, folder: Path, replicas: int = 1, cores: 
 
 @contextmanager
 def infinity(binary: str, engine: str, model: str, folder: Path) -> Iterator[Running]:
-    """Infinity, as its documentation starts it, without telemetry and downloads."""
+    """Infinity, as its documentation starts it, without telemetry and downloads; ``engine`` may be ``torch:bfloat16``."""
     port = free_port()
+    engine, _, precision = engine.partition(":")
     command = [
         binary, "v2", "--model-id", model, "--served-model-name", "reranker", "--engine", engine, "--device", "cpu",
         "--port", str(port), "--host", "127.0.0.1", "--no-model-warmup", "--log-level", "error",
+        *(("--dtype", precision) if precision else ()),
     ]  # fmt: skip
     environment = {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     with started(command, port, "/health", folder, **environment, **threads(2)) as running:
