@@ -133,7 +133,7 @@ def ranker(model: str, max_length: int, folder: Path, replicas: int = 1, cores: 
 
 @contextmanager
 def infinity(binary: str, engine: str, model: str, folder: Path) -> Iterator[Running]:
-    """Infinity, as its documentation starts it, without telemetry and downloads; ``engine`` may be ``torch:bfloat16``."""
+    """Infinity as documented, without telemetry and downloads; ``engine`` may be ``torch:bfloat16``."""
     port = free_port()
     engine, _, precision = engine.partition(":")
     command = [
