@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 from ranker.serving.pace import Pace
 from ranker.serving.packing import Entry, FairQueue, Packed
 
+# Of the time that a client waits, what the queue may be expected to take: shorter ones overtake one that was let in.
+SHARE_OF_DEADLINE = 0.6
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -26,7 +26,7 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from ranker.serving.batching import QueueFullError
+from ranker.serving.batching import SHARE_OF_DEADLINE, QueueFullError
 from ranker.serving.errors import RETRY_AFTER_S, ApiError, UnknownModelError, WriteError, queue_full, unavailable
 from ranker.serving.overload import Overload
 from ranker.serving.trace import current
@@ -219,7 +219,7 @@ class Backend:
 
     def _refused(self, deployment: str, error: QueueFullError, left: float) -> ApiError:
         """429, remembered for the requests that come after it."""
-        wait, trace = error.wait_s - left / 2, current()
+        wait, trace = error.wait_s - left * SHARE_OF_DEADLINE, current()
         if error.for_all:
             self._queues[deployment].refused(wait, trace.route, trace.body_bytes)
         return queue_full(wait)

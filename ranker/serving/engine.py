@@ -12,7 +12,7 @@ from typing import Any
 from ranker.config import ScoringConfig
 from ranker.scoring.pairs import encode_passages
 from ranker.scoring.scorer import CPU_TOKENS, Scorer, load_scorer
-from ranker.serving.batching import GreedyBatcher, QueueFullError
+from ranker.serving.batching import SHARE_OF_DEADLINE, GreedyBatcher, QueueFullError
 from ranker.serving.calls import Scored
 from ranker.serving.metrics import EngineMetrics
 from ranker.serving.truncation import first_tokens
@@ -35,8 +35,6 @@ class Pair:
 # What comes next waits for the running batch, so on a CPU a batch is small enough to end soon; a GPU fills its budget
 # in less than that.
 BATCH_S = 0.2
-# Of the time that a client waits, what the queue may be expected to take: shorter ones overtake one that was let in.
-SHARE_OF_DEADLINE = 0.6
 # Characters a token until something was tokenised; English text has about this.
 CHARACTERS_PER_TOKEN = 4.0
 
