@@ -61,9 +61,12 @@ def main() -> None:
         tokens, flops = work_of(base / "torch", lists, arguments.max_length)
     pairs = sum(len(texts) for _, texts in lists)
     print(f"\n{pairs} pairs ({len(lists)} queries x {arguments.depth}), {tokens:.0f} tokens on the mean, limit "
-          f"{arguments.max_length}; {arguments.repeats} rounds, interleaved; {available_cpus()} cores, {processor()}; "
-          f"{', '.join(versions())}")  # fmt: skip
+          f"{arguments.max_length}; {arguments.repeats} rounds, interleaved; {available_cpus()} cores, "
+          f"{processor()}")  # fmt: skip
     print_table(rows, lists, labels)
+    print()
+    for name, row in rows.items():
+        print(f"- {name}: {', '.join(row.get('versions', []))}")
     print_peak(rows, flops)
 
 
@@ -164,6 +167,9 @@ class Contestant:
 def measure(names: list[str], base: Path, lists: Lists, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Name -> start, scores, seconds of each round over all lists, seconds of single lists, peak MiB."""
     others = [choice.split("=", 1) for choice in arguments.python]
+    for part, _ in others:
+        if not any(part in name for name in names):
+            raise SystemExit(f"--python {part}=...: no contestant has {part!r} in its name: {', '.join(names)}")
     pythons = {name: own for part, own in others for name in names if part in name and not name.startswith("ranker")}
     contestants = {
         name: Contestant(name, base, arguments.max_length, pythons.get(name, sys.executable)) for name in names
@@ -263,19 +269,6 @@ def matrix_peaks() -> dict[str, float]:
                 product()
                 times.append(time.thread_time() - begin)
             found[name] = 2 * 2048 * 384 * 1536 / statistics.median(times) / 1e9
-    return found
-
-
-def versions() -> list[str]:
-    """Of everything that takes part."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = []
-    for name in ("torch", "onnxruntime", "sentence-transformers", "openvino", "fastembed", "flashrank", "infinity_emb"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -149,6 +149,21 @@ CONTESTANTS: dict[str, tuple[str, Callable[..., Score], dict[str, Any]]] = {
 }
 
 
+def versions() -> list[str]:
+    """Of the libraries that this process has loaded."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in (
+        "torch", "transformers", "onnxruntime", "sentence-transformers", "openvino", "fastembed", "flashrank",
+        "infinity_emb", "optimum",
+    ):  # fmt: skip
+        if name.replace("-", "_") in sys.modules:
+            with contextlib.suppress(PackageNotFoundError):
+                found.append(f"{name} {version(name)}")
+    return found
+
+
 def serve(name: str, base: Path, max_length: int) -> None:
     """Open one contestant and answer each line of JSON (a list of lists) with its scores and what they took."""
     answers = os.fdopen(os.dup(1), "w")
@@ -167,7 +182,7 @@ def serve(name: str, base: Path, max_length: int) -> None:
     except Exception as error:
         say({"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
         return
-    say({"start": time.perf_counter() - begin})
+    say({"start": time.perf_counter() - begin, "versions": versions()})
     for line in sys.stdin:
         lists = json.loads(line)
         wall, cpu = time.perf_counter(), time.process_time()

@@ -30,8 +30,8 @@ from ranker.schemas import GROUPS, QRELS
 from ranker.session import connected, one_cluster
 
 STEPS = 12
-# What half an hour on two cores holds: 300 groups and as many of the mix, of at most 96 tokens, and a sample of the test
-# queries. A measurement on dev takes as long as ten steps.
+# What half an hour on two cores holds: 300 groups and as many of the mix, of at most 96 tokens, and a sample of the
+# test queries. A measurement on dev takes as long as ten steps.
 BUDGET = {
     "mine.max_queries": 300, "train.max_length": 96, "train.batch_size": 16, "train.evaluate_every": 12,
     "train.num_workers": 2, "tune.scheduler": "asha", "tune.num_trials": 12, "evaluate.max_queries": 200,

@@ -5,9 +5,10 @@ its time; every new shape of a product is compiled at its first call; memory tha
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 # In bf16, torch's attention takes up to twice as long where the number of tokens is no multiple of this. And of few
 # lengths there are few shapes, for each of which oneDNN compiles its products.
 PAD_TO_MULTIPLE_OF = 16
+WORTH_PADDING = 64
 # Glibc gives large freed blocks back to the system, which zeroes them again for the next batch. From when a block of
 # this size is freed, the largest that counts, it keeps those that are smaller (mallopt(3)).
 KEPT_BLOCK = 2**25 - 2**16
@@ -25,19 +27,30 @@ ROWS = 2048
 ROUNDING = 0.05
 
 
+def padded_lengths(lengths: Sequence[int] | np.ndarray, multiple: int, limit: int) -> np.ndarray:
+    """int64 (n,): each length rounded up to a multiple, but where that would be above ``limit``.
+
+    Short texts stay as they are: there padding costs more than it saves.
+    """
+    exact = np.asarray(lengths, dtype=np.int64)
+    rounded = np.maximum(exact, np.minimum(-(-exact // multiple) * multiple, limit))
+    return np.where(exact < WORTH_PADDING, exact, rounded)
+
+
 def keep_freed_blocks() -> None:
     """Let the process keep the memory that a batch needed for the next one."""
     torch.empty(KEPT_BLOCK, dtype=torch.uint8)
 
 
-def pack_linear_layers(model: nn.Module, probe: Callable[[], torch.Tensor]) -> bool:
+def pack_linear_layers(model: nn.Module, probe: Callable[[], torch.Tensor], least: float = 0.0) -> bool:
     """Let every bf16 linear layer compute with packed weights, in place and for inference only.
 
     The plain weights are let go, so memory stays what it was. Where ``probe`` fails or changes by more than rounding
     (a model that reads a layer's weights itself, a torch without the operation), the model is left as it was.
 
     Args:
-        model: in bf16, on the CPU. probe: gives some outputs of it.
+        model: in bf16, on the CPU. probe: gives some outputs of it, through every part of it.
+        least: outputs are compared as if the largest were at least this; 1 for logits, which may all be near 0.
 
     Returns:
         Whether they are packed.
@@ -55,10 +68,10 @@ def pack_linear_layers(model: nn.Module, probe: Callable[[], torch.Tensor]) -> b
             for layer in layers:
                 _pack(layer)
             after = probe().float()
-    except (AttributeError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # a model may want inputs that the probe does not have
         reason = str(error).partition("\n")[0]
     else:
-        if torch.allclose(before, after, rtol=0, atol=ROUNDING * float(before.abs().max())):
+        if torch.allclose(before, after, rtol=0, atol=ROUNDING * max(least, float(before.abs().max()))):
             return bool(layers)
         reason = f"an output changes by {float((before - after).abs().max()):.1g}"
     for layer, weight in zip(layers, weights, strict=True):

@@ -7,6 +7,17 @@ from torch import nn
 
 from ranker.torch_on_cpu import pack_linear_layers
 
+
+def _packs() -> bool:
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(8, 8, dtype=torch.bfloat16), 8)
+    except (AttributeError, RuntimeError):
+        return False
+    return True
+
+
+can_pack = pytest.mark.skipif(not _packs(), reason="this processor or this torch packs no bf16 weights")
+
 SMALL = {
     "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
     "max_position_embeddings": 40, "num_labels": 1, "pad_token_id": 1, "embedding_size": 32,
@@ -21,6 +32,7 @@ def network(family: str) -> nn.Module:
     return getattr(transformers, f"{family}ForSequenceClassification")(config).eval().bfloat16()
 
 
+@can_pack
 @pytest.mark.parametrize("family", ["Bert", "XLMRoberta", "Electra", "DebertaV2", "ModernBert", "MPNet", "DistilBert"])
 def test_every_family_gives_the_same_logits(family):
     model = network(family)
@@ -52,6 +64,7 @@ def test_a_model_that_reads_its_weights_itself_is_left_as_it_was():
     assert torch.equal(model(states), expected)
 
 
+@can_pack
 def test_an_output_that_changes_by_more_than_rounding_is_refused(caplog):
     layer, calls = nn.Linear(8, 8).bfloat16(), []
 
@@ -62,6 +75,17 @@ def test_an_output_that_changes_by_more_than_rounding_is_refused(caplog):
     with caplog.at_level("INFO"):
         assert not pack_linear_layers(layer, probe)
     assert "an output changes by 1" in caplog.text and layer.weight.shape == (8, 8)
+
+
+def test_a_model_that_refuses_the_probe_is_left_as_it_was(caplog):
+    layer = nn.Linear(8, 8).bfloat16()
+
+    def probe() -> torch.Tensor:
+        raise ValueError("Each example must contain at least one <eos> token")
+
+    with caplog.at_level("INFO"):
+        assert not pack_linear_layers(layer, probe)
+    assert "at least one <eos>" in caplog.text and layer.weight.shape == (8, 8)
 
 
 def test_layers_in_fp32_and_layers_with_a_forward_of_their_own_stay():

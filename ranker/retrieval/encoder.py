@@ -13,7 +13,7 @@ from ranker.config import Precision
 from ranker.machine import available_cpus, cpu_has_bf16
 from ranker.pretrained import resolve
 from ranker.retrieval.engines import GRAPHS, OnnxBody, remembered
-from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers
+from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers, padded_lengths
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Encoder:
         self._multiple = 1
         if self.engine == "torch" and self.precision == "bf16" and self.device.startswith("cpu"):
             self._multiple = PAD_TO_MULTIPLE_OF
-            pack_linear_layers(self._model, lambda: self._model.encode(list(PROBES), convert_to_tensor=True))
+            pack_linear_layers(self._model, self._probe)
         if max_length is not None:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length
@@ -138,11 +138,18 @@ class Encoder:
             return self._model.encode(texts, prompt=prompt, task=task, **options).float()
         rest = {name: value for name, value in features.items() if name not in columns}
         found = torch.empty((len(texts), self.dimension), device=self.device)
-        for rows in plan_rows(columns["attention_mask"].sum(1), self._tokens()):
-            used = used_columns(columns["attention_mask"][rows], self._multiple)
+        mask = columns["attention_mask"]
+        lengths = torch.from_numpy(padded_lengths(mask.sum(1).numpy(), self._multiple, mask.shape[1]))
+        for rows in plan_rows(lengths, self._tokens()):
+            used = used_columns(mask[rows], int(lengths[rows].max()))
             batch = {name: value[rows, used].to(self.device) for name, value in columns.items()}
             found[rows] = self._model({**batch, **rest}, task=task)["sentence_embedding"][:, : self.dimension].float()
         return found
+
+    def _probe(self) -> torch.Tensor:
+        """(4, dimension): some texts through all that encodes queries and all that encodes documents."""
+        options = {"convert_to_tensor": True, "show_progress_bar": False}
+        return torch.cat([self._model.encode(list(PROBES), task=task, **options) for task in ("query", "document")])
 
     def _tokens(self) -> int:
         tokens = self.batch_size * min(self.max_length or FULL_LENGTH, FULL_LENGTH)
@@ -167,14 +174,14 @@ def plan_rows(lengths: torch.Tensor, tokens: int) -> Iterator[torch.Tensor]:
         start = end
 
 
-def used_columns(mask: torch.Tensor, multiple: int = 1) -> slice:
+def used_columns(mask: torch.Tensor, wanted: int = 1) -> slice:
     """The columns in which some row has a token, on whichever side the padding is; one where none has.
 
-    Padding is kept up to a multiple of ``multiple`` columns, where there is so much.
+    Padding is kept up to ``wanted`` columns, where there is so much.
     """
     used, width = mask.any(0).nonzero(), mask.shape[1]
     first, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-    missing = -(end - first) % multiple
+    missing = max(0, wanted - (end - first))
     after = min(missing, width - end)
     return slice(max(0, first - missing + after), end + after)
 

@@ -46,7 +46,7 @@ def pad_batch(
     batch = {}
     for name, column in columns.items():
         chosen = [column[row] for row in rows]
-        longest = max(tokens, *map(len, chosen))
+        longest = max([tokens, *map(len, chosen)])
         table = np.full((len(chosen), longest), pad_values.get(name, 0), dtype=np.int64)
         for position, ids in enumerate(chosen):
             if side == "left":
@@ -55,12 +55,6 @@ def pad_batch(
                 table[position, : len(ids)] = ids
         batch[name] = table
     return batch
-
-
-def padded_lengths(lengths: Sequence[int] | np.ndarray, multiple: int, limit: int) -> np.ndarray:
-    """int64 (n,): each length rounded up to a multiple, but where that would be above ``limit``."""
-    exact = np.asarray(lengths, dtype=np.int64)
-    return np.maximum(exact, np.minimum(-(-exact // multiple) * multiple, limit))
 
 
 def share_batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int, lanes: int) -> list[np.ndarray]:

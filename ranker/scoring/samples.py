@@ -100,7 +100,7 @@ def texts_of(file: Path, num_texts: int) -> list[str]:
 
 
 def builtin_pairs() -> list[Pair]:
-    """Sixty-four pairs of general knowledge, eight of them right.
+    """Sixty-four pairs of general knowledge.
 
     Documents are of one to four texts, since what is fastest for a sentence may not be for a passage.
     """

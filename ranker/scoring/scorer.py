@@ -9,12 +9,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ranker.config import ScoringConfig
-from ranker.scoring.batches import Batch, pad_batch, padded_lengths, share_batches
+from ranker.scoring.batches import Batch, pad_batch, share_batches
 from ranker.scoring.cascade import Cascade, in_two_passes
 from ranker.scoring.lanes import Lanes
 from ranker.scoring.memory import LogitMemory, row_keys
 from ranker.scoring.model_folder import find_model, read_config, read_tokenizer
 from ranker.scoring.pairs import encode_passages, longest_pair
+from ranker.torch_on_cpu import padded_lengths
 
 log = logging.getLogger(__name__)
 

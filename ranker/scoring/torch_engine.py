@@ -94,7 +94,7 @@ def load_torch_engine(
         model = model.to(DTYPES[chosen])
         _head_in_float32(model)
     if chosen == "bf16" and device.startswith("cpu"):
-        pack_linear_layers(model, partial(probe_logits, model))
+        pack_linear_layers(model, partial(probe_logits, model), least=1.0)
     return TorchEngine(model.to(device).eval(), chosen, device, threads, lanes, additive)
 
 

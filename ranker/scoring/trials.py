@@ -28,7 +28,7 @@ SECONDS = 6.0
 FIRST_ROUNDS = 2
 ROUNDS = 3
 ROUND_SECONDS = 1.0
-# Seconds that the last ways are read for, each; there are as many rounds as that takes, up to MOST_ROUNDS.
+# Seconds that the fastest of the last ways is read for; there are as many rounds as that takes, up to MOST_ROUNDS.
 LAST_SECONDS = 2.0
 MOST_ROUNDS = 25
 # Ways that take turns in the end.

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ranker.config import TrainConfig
-from ranker.scoring.batches import pad_batch, padded_lengths, plan_batches
-from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF
+from ranker.scoring.batches import pad_batch, plan_batches
+from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, padded_lengths
 from ranker.training.batches import Batch
 from ranker.training.losses import CACHED
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ranker.scoring.batches import pad_batch, padded_lengths, plan_batches
+from ranker.scoring.batches import pad_batch, plan_batches
+from ranker.torch_on_cpu import padded_lengths
 
 
 def test_the_longest_come_first_and_the_budget_counts_padding():
@@ -37,7 +38,8 @@ def test_padding_goes_to_the_tokenizer_s_side_with_its_value(side, expected):
 
 
 def test_lengths_are_rounded_up_but_not_above_the_limit():
-    assert padded_lengths([1, 16, 17, 90, 100], 16, 100).tolist() == [16, 16, 32, 96, 100]
-    assert padded_lengths([3, 7], 1, 100).tolist() == [3, 7]
+    assert padded_lengths([64, 65, 90, 100], 16, 100).tolist() == [64, 80, 96, 100]
+    assert padded_lengths([3, 63], 16, 100).tolist() == [3, 63]  # too short to be worth it
+    assert padded_lengths([3, 97], 1, 100).tolist() == [3, 97]
     batch = pad_batch({"input_ids": [[5, 6]]}, np.array([0]), {"input_ids": 1}, "left", tokens=4)
     assert batch["input_ids"].tolist() == [[1, 1, 5, 6]]

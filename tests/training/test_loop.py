@@ -183,9 +183,12 @@ def test_a_rate_that_breaks_the_model_stops_with_advice(train_config: Section, a
         train(config, animals, tmp_path / "run")
 
 
-def test_a_cpu_in_bf16_gets_few_shapes_and_the_scores_stay(train_config: Section, tiny_reranker: str) -> None:
+def test_a_cpu_in_bf16_gets_few_shapes_and_the_scores_stay(
+    train_config: Section, tiny_reranker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    monkeypatch.setattr("ranker.torch_on_cpu.WORTH_PADDING", 0)
     config, cpu = train_config(max_length=40), torch.device("cpu")
     exact, padded = (passes_of(config, arithmetic, cpu) for arithmetic in ("fp32", "bf16"))
     assert (exact.tokens, exact.multiple, padded.tokens, padded.multiple) == (512, 1, 2048, 16)
