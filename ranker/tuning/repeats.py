@@ -6,7 +6,7 @@ Test is touched here, once, after dev has decided.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,23 @@ class Repeat:
 def repeat(bench: Bench, best: Recipe) -> list[Repeat]:
     """Train both with seeds that the sweep has not seen and measure all; an interrupted call goes on where it was.
 
-    The best trial's own model does not count: it was picked for what it reached with its seed.
+    The best trial's own model does not count: it was picked for what it reached with its seed. Where the best is the
+    experiment as it stands, each seed is trained once.
     """
-    found = []
+    found: list[Repeat] = []
     for seed in fresh_seeds(bench.base.seed, best, bench.base.tune.num_seeds):
         for who, recipe in ((DEFAULT, Recipe(({},))), (BEST, best)):
+            if who == BEST and changes_nothing(bench.base, best):
+                found.append(replace(found[-1], who=BEST))
+                continue
             folder = bench.work / REPEATS / f"{who}-{seed}"
             found.append(_repeat(bench, who, with_seed(recipe, seed), folder, seed))
     return found
+
+
+def changes_nothing(base: Experiment, recipe: Recipe) -> bool:
+    """Whether a recipe is the experiment as it stands, but for the seed."""
+    return len(recipe.segments) == 1 and base.with_overrides({**recipe.overrides, "seed": base.seed}) == base
 
 
 def fresh_seeds(own: int, best: Recipe, number: int) -> list[int]:

@@ -14,7 +14,7 @@ from ranker.manifest import run_stage
 from ranker.retrieval.index import build_index
 from ranker.tuning.bench import Bench
 from ranker.tuning.recipe import Recipe
-from ranker.tuning.repeats import BEST, DEFAULT, _on_test, fresh_seeds, gains, has_test, repeat
+from ranker.tuning.repeats import BEST, DEFAULT, _on_test, changes_nothing, fresh_seeds, gains, has_test, repeat
 
 
 @pytest.fixture
@@ -99,3 +99,26 @@ def test_a_lost_process_is_not_a_failed_recipe(tmp_path, monkeypatch) -> None:
     ]  # fmt: skip
     assert told[3].error == "ValueError: the loss is nan"
     assert gains(told)["dev"].gain == 0.25 and "test" not in gains(told)
+
+
+def test_a_best_that_changes_nothing_is_trained_once_a_seed(tmp_path, monkeypatch) -> None:
+    seen = list[int]()
+
+    def fit(config: Experiment, callbacks: object = ()) -> object:
+        seen.append(config.seed)
+
+        def make(work: Path) -> dict:
+            (work / "training_log.jsonl").write_text(json.dumps({"step": 4, "total": 4, "dev": {"ndcg@10": 0.5}}))
+            return {}
+
+        return run_stage("train", config.folder("train"), {"seed": config.seed}, {}, make)
+
+    monkeypatch.setattr("ranker.training.trainer.fit", fit)
+    base = Experiment().with_overrides({"tune.num_seeds": 2, "output_dir": str(tmp_path), "train.learning_rate": 0.25})
+    first = Recipe(({"train.learning_rate": 0.25, "seed": 14},))
+    told = repeat(Bench(base, tmp_path, 1), first)
+    assert seen == [15, 16] and [(each.who, each.seed) for each in told] == [
+        (DEFAULT, 15), (BEST, 15), (DEFAULT, 16), (BEST, 16),
+    ]  # fmt: skip
+    assert gains(told)["dev"].gain == 0.0 and not gains(told)["dev"].real
+    assert changes_nothing(base, first) and not changes_nothing(base, Recipe(({}, {"train.learning_rate": 0.25})))
