@@ -20,7 +20,9 @@ COMMAND = "from ranker.cli import app; app()"
 
 def write_experiment(folder: Path, backbone: str, groups: Path, **changes: object) -> Path:
     """An experiment file of tiny trials that are measured every fifth step."""
-    space = {"train.learning_rate": {"sampler": "loguniform", "lower": 1e-4, "upper": 1e-2}}
+    # No rate at which a tiny model may collapse, which would rightly fail a trial: whether it does at 5e-3 depends on
+    # how a processor rounds.
+    space = {"train.learning_rate": {"sampler": "loguniform", "lower": 1e-4, "upper": 1e-3}}
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
     config = Experiment().with_overrides({
         "output_dir": str(folder / "run"), "train.model": backbone, "train.groups": str(groups),
@@ -154,6 +156,7 @@ def test_neither_a_killed_worker_nor_a_killed_raylet_ends_a_sweep(mined, tiny_ba
     assert "a worker is killed" in done.stdout and "a raylet is killed" in done.stdout
     sweep = load_experiment(file).folder("tune")
     rows = pq.read_table(sweep / "trials.parquet").to_pylist()
-    assert len(rows) == 3 and not any(row["status"] == "failed" for row in rows), rows
+    failed = [row["error"] for row in rows if row["status"] == "failed"]
+    assert len(rows) == 3 and not failed, "\n".join(failed)
     models = [sweep / "best", *(sweep / "models").glob("*")]
     assert any("resuming after step" in said for model in models for said in messages(model))
