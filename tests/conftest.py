@@ -59,6 +59,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folder_of_clusters() -> None:
+    """`ray.cluster_utils.Cluster` writes an address into Ray's default folder, which a fresh machine does not have."""
+    from ray._common.utils import get_default_ray_temp_dir
+
+    Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
+
+
 @pytest.fixture(scope="session")
 def pets() -> Path:
     """A collection in BEIR layout that fits on a screen: 10 documents, 10 queries, train/dev/test = 6/2/2."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ranker.config import STAGES, Experiment
 
@@ -15,8 +16,9 @@ NAMED = ("data.source", "index.model", "train.model", "evaluate.first_stage", "e
 
 
 def file_name(system: str) -> str:
-    """``name@50`` as it stands in file names and run tags."""
-    return "".join(letter if letter.isalnum() or letter in "@._-" else "_" for letter in system)
+    """``name@50`` as it stands in file names and run tags; of two names two, whatever letters they have."""
+    plain = (letter if letter.isalnum() or letter in "@._-" else _quoted(letter) for letter in system)
+    return "".join(plain)
 
 
 def standing(config: Experiment, models: Sequence[str]) -> Experiment:
@@ -30,3 +32,8 @@ def standing(config: Experiment, models: Sequence[str]) -> Experiment:
         if field in PLACES or path.exists():
             changed[field] = str(path.absolute())
     return config.with_overrides(changed)
+
+
+def _quoted(letter: str) -> str:
+    # A path that is no UTF-8 reaches Python as surrogates.
+    return quote(letter, safe="", errors="surrogatepass")

@@ -8,6 +8,7 @@ from ir_measures import nDCG
 from ranker.cli.measuring import tie_lines
 from ranker.data.formats import write_trec_qrels, write_trec_run
 from ranker.evaluation import compare_files, evaluate_files
+from ranker.evaluation.again import file_name
 from ranker.evaluation.runs import open_qrels
 from ranker.measures import MeasureError, order_run
 
@@ -28,6 +29,13 @@ def test_a_run_file_is_measured_as_another_tool_measures_it(files) -> None:
     assert ours["means"]["mrr@10"] == pytest.approx(2 / 3)
     counts = ours["counts"]
     assert (ours["num_queries"], counts["missing_queries"], counts["tied_documents"]) == (3, 0, 0)
+
+
+def test_no_two_systems_share_a_file() -> None:
+    names = ["modèle_a@50", "modèle a@50", "modèle%20a@50", "../modèle", "a\udcffb"]
+    files = [file_name(name) for name in names]
+    assert files[0] == names[0] and len(set(files)) == len(names)
+    assert not any("/" in file or " " in file for file in files) and "".join(files).encode()
 
 
 def test_later_runs_are_tested_against_the_first(files) -> None:
