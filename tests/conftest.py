@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-# A worker that reports waits until the controller looks, which is every two seconds if nothing is said.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # A new cluster starts processes at once for tasks without an environment of their own; ours have one.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 # As the pages tell those who serve; Ray's proxies read it from the environment that the cluster starts in.

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from ranker.serving.batching import SHARE_OF_DEADLINE, GreedyBatcher, QueueFullE
 from ranker.serving.calls import Scored
 from ranker.serving.metrics import EngineMetrics
 from ranker.serving.truncation import first_tokens
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class ModelEngine:
         )
         self.metrics.queue_requests.set_function(lambda: self._batcher.depth)
         self.metrics.pending_tokens.set_function(lambda: self.pending_tokens)
+        self._warm_up()
 
     @property
     def pending_tokens(self) -> int:
@@ -194,6 +198,15 @@ class ModelEngine:
         if tokens > 0:
             characters = sum(number for number, _ in short)
             self._characters_per_token += 0.1 * (characters / tokens - self._characters_per_token)
+
+    def _warm_up(self) -> None:
+        """Compute a batch of the largest size: a process's first one is slow, and no request shall be it."""
+        documents = [f"{number} " + "up " * self._scorer.max_length for number in range(self._batcher.max_items)]
+        [longest] = self._read("warm", documents[:1])
+        try:
+            self._infer(self._read("warm", documents[: max(1, self._batcher.budget // longest.cost)]))
+        except Exception as error:  # Ray's health check scores a pair as well, and says what it comes to
+            log.warning("the first batch failed: %s: %s", type(error).__name__, error)
 
     def _infer(self, pairs: list[Pair]) -> list[float]:
         columns = {name: [row for pair in pairs for row in pair.columns[name]] for name in pairs[0].columns}

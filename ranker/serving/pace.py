@@ -1,9 +1,10 @@
 """How fast the engine is, learnt from its batches: how large a batch may be, and how long a queue takes. Pure."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
-# Seconds of batches after which a measurement counts half.
-HALF_LIFE_S = 5.0
+# Batches that say how fast the engine is: on a CPU about six seconds of them.
+REMEMBERED = 32
 # A batch far below the budget says more about the cost of starting one than about the engine's pace.
 FULL = 0.5
 
@@ -21,8 +22,8 @@ class Pace:
     batch_s: float | None = None
     lanes: int = 1
     _budget: float = 0.0
-    _tokens: float = 0.0
-    _seconds: float = 0.0
+    _rate: float | None = None
+    _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def __post_init__(self) -> None:
         self._budget = float(self.most)
@@ -34,16 +35,21 @@ class Pace:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens a second in full batches on all lanes, padding not counted; None before the first."""
-        return self.lanes * self._tokens / self._seconds if self._seconds > 0 else None
+        """Tokens a second in full batches on all lanes, padding not counted; None before the first.
+
+        Of the last batches, the middle half by speed: one that was held up, as a process's first ones
+        are, would otherwise have requests refused that the engine answers in time.
+        """
+        return None if self._rate is None else self.lanes * self._rate
 
     def note(self, padded: int, tokens: int, seconds: float) -> None:
         """A batch of so many tokens took so long."""
+        if seconds <= 0:
+            return
         full = padded >= FULL * self._budget
         if full:
-            decay = 0.5 ** (seconds / HALF_LIFE_S)
-            self._tokens, self._seconds = self._tokens * decay + tokens, self._seconds * decay + seconds
-        if self.batch_s is None or seconds <= 0:
+            self._remember(tokens, seconds)
+        if self.batch_s is None:
             return
         # Half or double at most, since one measurement may be an accident.
         change = min(2.0, max(0.5, self.batch_s / seconds))
@@ -60,3 +66,10 @@ class Pace:
     def seconds(self, tokens: int) -> float:
         """Seconds that so many tokens take; 0 while nothing is known."""
         return tokens / self.tokens_per_s if self.tokens_per_s else 0.0
+
+    def _remember(self, tokens: int, seconds: float) -> None:
+        self._recent.append((tokens, seconds))
+        by_speed = sorted(self._recent, key=lambda batch: batch[0] / batch[1])
+        quarter = len(by_speed) // 4
+        middle = by_speed[quarter : len(by_speed) - quarter]
+        self._rate = sum(tokens for tokens, _ in middle) / sum(seconds for _, seconds in middle)

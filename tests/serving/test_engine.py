@@ -40,8 +40,7 @@ def test_tokens_are_counted_as_the_model_reads_them_and_cuts_are_noted(engine: M
 
 def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(engine: ModelEngine, monkeypatch):
     refused = engine.metrics.refused._value.get()
-    monkeypatch.setattr(engine._batcher._pace, "_tokens", 10.0)
-    monkeypatch.setattr(engine._batcher._pace, "_seconds", 10.0)  # one token a second
+    monkeypatch.setattr(engine._batcher._pace, "_rate", 1.0)  # tokens a second
     arrived = engine._arrived
 
     async def story():
@@ -54,6 +53,30 @@ def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(en
     assert len(asyncio.run(story()).logits) == 1
     assert engine.metrics.refused._value.get() == refused + 1
     assert engine._arrived > arrived  # autoscaling sees what was refused
+
+
+def test_before_it_is_asked_it_has_computed_a_batch_of_the_largest_size(tiny_reranker: str, monkeypatch):
+    computed = []
+    real = engines.ModelEngine._infer
+    monkeypatch.setattr(engines.ModelEngine, "_infer", lambda self, pairs: computed.append(pairs) or real(self, pairs))
+    warm = ModelEngine(tiny_reranker, ScoringConfig(precision="fp32", batch_tokens=600, max_length=64))
+    [pairs] = computed
+    assert [pair.cost for pair in pairs] == [64] * 9 and warm.tokens_per_s == 0.0
+    assert len({tuple(pair.columns["input_ids"][0]) for pair in pairs}) == 9, "equal ones would be computed once"
+
+
+def test_a_first_batch_that_fails_is_told_and_no_reason_not_to_start(tiny_reranker: str, monkeypatch, caplog):
+    real, calls = engines.ModelEngine._infer, iter(["first"])
+
+    def infer(self, pairs):
+        if next(calls, None):
+            raise FloatingPointError("a logit is NaN")
+        return real(self, pairs)
+
+    monkeypatch.setattr(engines.ModelEngine, "_infer", infer)
+    engine = ModelEngine(tiny_reranker, FP32)
+    assert "the first batch failed: FloatingPointError: a logit is NaN" in caplog.text
+    assert len(asyncio.run(engine.score(QUERY, ["a dog"])).logits) == 1
 
 
 def test_a_failing_model_fails_its_own_request_only(engine: ModelEngine, monkeypatch):

@@ -131,6 +131,20 @@ def test_the_budget_stays_on_a_fast_engine_and_comes_back_when_it_recovers():
     assert slow.budget == 16_384
 
 
+def test_a_batch_that_was_held_up_does_not_count_as_the_pace():
+    pace = Pace(64)
+    for seconds in (3.0, *[0.01] * 7, 2.0, *[0.01] * 7):
+        pace.note(64, 60, seconds)
+    assert pace.tokens_per_s == pytest.approx(6000)
+
+
+def test_the_pace_follows_an_engine_that_has_become_slower():
+    pace = Pace(1000)
+    simulate(pace, 10_000, num=200)
+    simulate(pace, 1000, num=24)
+    assert pace.tokens_per_s == pytest.approx(1000)
+
+
 def test_small_batches_say_nothing_of_the_pace():
     pace = Pace(16_384, batch_s=0.1)
     simulate(pace, 1e6)
