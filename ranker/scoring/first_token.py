@@ -36,7 +36,7 @@ def first_token_states(
         _heads(part(states), own.attention_head_size)
         for part, states in ((own.query, first), (own.key, hidden_states), (own.value, hidden_states))
     )
-    read = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=own.scaling)
+    read = _attend(query, key, value, mask, own.scaling)
     states: torch.Tensor = layer.feed_forward_chunk(layer.attention.output(read.transpose(1, 2).flatten(2), first))
     return states
 
@@ -87,6 +87,17 @@ def probe_batch(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     mask[1, 4:] = 0
     ids[1, 4:] = config.pad_token_id or 0
     return ids, mask
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    # A mask of booleans is one that only the fused one reads; transformers makes it where attention is fused anyway.
+    if not torch.is_grad_enabled() or (mask is not None and mask.dtype == torch.bool):
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    # On a CPU the fused one's gradients take many times as long as these products of one query.
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    return torch.matmul(torch.softmax(scores if mask is None else scores + mask, dim=-1), value)
 
 
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:

@@ -33,6 +33,25 @@ def test_the_logits_stay_with_and_without_padding(family, attention):
         np.testing.assert_allclose(model(input_ids=ids, attention_mask=mask).logits, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_gradients_stay_with_and_without_padding(attention):
+    model = network("Bert", attn_implementation=attention)
+    ids = torch.randint(3, 100, (3, 9), generator=torch.Generator().manual_seed(0))
+
+    def gradients(mask):
+        model.zero_grad()
+        model(input_ids=ids, attention_mask=mask).logits.pow(2).sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    masks = [torch.ones_like(ids), torch.ones_like(ids)]
+    masks[1][1, 5:] = 0
+    before = [gradients(mask) for mask in masks]
+    assert trim_last_layer(model)
+    for mask, expected in zip(masks, before, strict=True):
+        for own, whole in zip(gradients(mask), expected, strict=True):
+            torch.testing.assert_close(own, whole, rtol=1e-4, atol=1e-7)
+
+
 def test_a_family_of_another_build_stays_as_it_is():
     model = network("ModernBert", bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
     assert not trim_last_layer(model)
