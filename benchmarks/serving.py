@@ -127,6 +127,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         "ranker, 1 x 2, throughput-optimised Serve": lambda: ranker(
             arguments.model, arguments.max_length, folder, RAY_SERVE_THROUGHPUT_OPTIMIZED="1"
         ),
+        # Its statistics listen on all addresses for as long as this row takes.
+        "ranker, 1 x 2, HAProxy": lambda: ranker(
+            arguments.model, arguments.max_length, folder, RAY_SERVE_ENABLE_HA_PROXY="1"
+        ),
         "FastAPI + CrossEncoder": lambda: bare(arguments.model, arguments.max_length, folder),
     }
     for name in arguments.infinity_engines if arguments.infinity else ():

@@ -16,7 +16,7 @@ NAMED = ("data.source", "index.model", "train.model", "evaluate.first_stage", "e
 
 
 def file_name(system: str) -> str:
-    """``name@50`` as it stands in file names and run tags; of two names two, whatever letters they have."""
+    """``name@50`` as it stands in file names and run tags; two names are two there, whatever signs they have."""
     plain = (letter if letter.isalnum() or letter in "@._-" else _quoted(letter) for letter in system)
     return "".join(plain)
 

@@ -51,7 +51,9 @@ class RerankerReplica:
 
         def load(model: str) -> ModelEngine:
             refuse_pickles(model)
-            return ModelEngine(model, config, self._metrics)
+            engine = ModelEngine(model, config, self._metrics)
+            self._watch()  # it has pointed the gauges at itself
+            return engine
 
         self._models: Swapper[ModelEngine] = Swapper(load, ModelEngine.close)
         self._watch()

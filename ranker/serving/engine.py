@@ -38,6 +38,8 @@ class Pair:
 # What comes next waits for the running batch, so on a CPU a batch is small enough to end soon; a GPU fills its budget
 # in less than that.
 BATCH_S = 0.2
+# Of the texts that are computed before the first request: some models read 8,192, which would take minutes.
+WARM_TOKENS = 256
 # Characters a token until something was tokenised; English text has about this.
 CHARACTERS_PER_TOKEN = 4.0
 
@@ -71,9 +73,9 @@ class ModelEngine:
             fill=0.5 if on_cpu else 0.0,
             observe=self.metrics.note_batch,
         )
+        self._warm_up()
         self.metrics.queue_requests.set_function(lambda: self._batcher.depth)
         self.metrics.pending_tokens.set_function(lambda: self.pending_tokens)
-        self._warm_up()
 
     @property
     def pending_tokens(self) -> int:
@@ -200,11 +202,13 @@ class ModelEngine:
             self._characters_per_token += 0.1 * (characters / tokens - self._characters_per_token)
 
     def _warm_up(self) -> None:
-        """Compute a batch of the largest size: a process's first one is slow, and no request shall be it."""
-        documents = [f"{number} " + "up " * self._scorer.max_length for number in range(self._batcher.max_items)]
-        [longest] = self._read("warm", documents[:1])
+        """Compute a whole batch of texts of ordinary length: what a process does first is slow, and not its pace."""
+        tokens = min(self._scorer.max_length, WARM_TOKENS)
+        rows = min(self._batcher.max_items, max(1, self._batcher.budget // tokens))
+        texts = [("warm", f"{number} " + "up " * tokens) for number in range(rows)]
         try:
-            self._infer(self._read("warm", documents[: max(1, self._batcher.budget // longest.cost)]))
+            columns, owners, _ = encode_passages(self._tokenizer, texts, tokens, 1)
+            self._scorer.score_passages(columns, owners, lanes=1)
         except Exception as error:  # Ray's health check scores a pair as well, and says what it comes to
             log.warning("the first batch failed: %s: %s", type(error).__name__, error)
 

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-# Batches that say how fast the engine is: on a CPU about six seconds of them.
+# Batches that say how fast the engine is: on a CPU with one lane about six seconds of them.
 REMEMBERED = 32
 # A batch far below the budget says more about the cost of starting one than about the engine's pace.
 FULL = 0.5
@@ -37,8 +37,8 @@ class Pace:
     def tokens_per_s(self) -> float | None:
         """Tokens a second in full batches on all lanes, padding not counted; None before the first.
 
-        Of the last batches, the middle half by speed: one that was held up, as a process's first ones
-        are, would otherwise have requests refused that the engine answers in time.
+        Of the last batches, without the slowest: one that was held up would otherwise have requests refused that
+        the engine answers in time. What is slow again and again counts.
         """
         return None if self._rate is None else self.lanes * self._rate
 
@@ -70,6 +70,5 @@ class Pace:
     def _remember(self, tokens: int, seconds: float) -> None:
         self._recent.append((tokens, seconds))
         by_speed = sorted(self._recent, key=lambda batch: batch[0] / batch[1])
-        quarter = len(by_speed) // 4
-        middle = by_speed[quarter : len(by_speed) - quarter]
-        self._rate = sum(tokens for tokens, _ in middle) / sum(seconds for _, seconds in middle)
+        counted = by_speed[1:] or by_speed
+        self._rate = sum(tokens for tokens, _ in counted) / sum(seconds for _, seconds in counted)

@@ -97,7 +97,7 @@ def test_markdown_has_the_table_the_plot_and_the_commands(report, tmp_path) -> N
 def test_the_commands_name_the_files_as_they_are_called(letters, first, after) -> None:
     runs = {"my run (old)": first, "it's": after}
     report = Report(FACTS, compare_runs(runs, letters.qrels, ["map"]), runs, letters.qrels, letters, SPEED, {})
-    assert "ranker compare runs/my_run__old_.trec runs/it_s.trec --qrels qrels.trec" in reproduce(report)
+    assert "ranker compare runs/my%20run%20%28old%29.trec runs/it%27s.trec --qrels qrels.trec" in reproduce(report)
 
 
 def test_excerpts_end_at_a_word() -> None:

@@ -35,7 +35,8 @@ def test_the_logits_stay_with_and_without_padding(family, attention):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_gradients_stay_with_and_without_padding(attention):
-    model = network("Bert", attn_implementation=attention)
+    # Weights so large that those of query and key have gradients worth the name.
+    model = network("Bert", attn_implementation=attention, initializer_range=0.5)
     ids = torch.randint(3, 100, (3, 9), generator=torch.Generator().manual_seed(0))
 
     def gradients(mask):
@@ -49,7 +50,7 @@ def test_the_gradients_stay_with_and_without_padding(attention):
     assert trim_last_layer(model)
     for mask, expected in zip(masks, before, strict=True):
         for own, whole in zip(gradients(mask), expected, strict=True):
-            torch.testing.assert_close(own, whole, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(own, whole, rtol=1e-3, atol=1e-5)
 
 
 def test_a_family_of_another_build_stays_as_it_is():

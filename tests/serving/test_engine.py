@@ -6,7 +6,7 @@ import pytest
 
 from ranker.config import ScoringConfig
 from ranker.scoring.pairs import encode_pairs
-from ranker.scoring.scorer import load_scorer
+from ranker.scoring.scorer import Scorer, load_scorer
 from ranker.serving import engine as engines
 from ranker.serving.batching import QueueFullError
 from ranker.serving.engine import ModelEngine
@@ -55,25 +55,34 @@ def test_a_request_that_would_come_too_late_is_refused_before_it_is_tokenised(en
     assert engine._arrived > arrived  # autoscaling sees what was refused
 
 
-def test_before_it_is_asked_it_has_computed_a_batch_of_the_largest_size(tiny_reranker: str, monkeypatch):
+@pytest.mark.parametrize(("max_length", "rows", "tokens"), [(32, 18, 32), (None, 9, 64)])
+def test_before_it_is_asked_it_has_computed_a_batch_of_texts_of_ordinary_length(
+    tiny_reranker: str, monkeypatch, max_length, rows, tokens
+):
     computed = []
-    real = engines.ModelEngine._infer
-    monkeypatch.setattr(engines.ModelEngine, "_infer", lambda self, pairs: computed.append(pairs) or real(self, pairs))
-    warm = ModelEngine(tiny_reranker, ScoringConfig(precision="fp32", batch_tokens=600, max_length=64))
-    [pairs] = computed
-    assert [pair.cost for pair in pairs] == [64] * 9 and warm.tokens_per_s == 0.0
-    assert len({tuple(pair.columns["input_ids"][0]) for pair in pairs}) == 9, "equal ones would be computed once"
+    real = Scorer.score_passages
+    monkeypatch.setattr(engines, "WARM_TOKENS", 64)
+    monkeypatch.setattr(
+        Scorer, "score_passages", lambda self, columns, *rest, **named: computed.append(columns["input_ids"])
+        or real(self, columns, *rest, **named),
+    )  # fmt: skip
+    config = ScoringConfig(precision="fp32", batch_tokens=600, max_length=max_length)
+    warm = ModelEngine(tiny_reranker, config)
+    [ids] = computed
+    assert [len(row) for row in ids] == [tokens] * rows
+    assert len(set(map(tuple, ids))) == rows, "equal ones would be computed once"
+    assert warm.tokens_per_s == 0.0 and warm._characters_per_token == engines.CHARACTERS_PER_TOKEN
 
 
 def test_a_first_batch_that_fails_is_told_and_no_reason_not_to_start(tiny_reranker: str, monkeypatch, caplog):
-    real, calls = engines.ModelEngine._infer, iter(["first"])
+    real, calls = Scorer.score_passages, iter(["first"])
 
-    def infer(self, pairs):
+    def score(self, *given, **named):
         if next(calls, None):
             raise FloatingPointError("a logit is NaN")
-        return real(self, pairs)
+        return real(self, *given, **named)
 
-    monkeypatch.setattr(engines.ModelEngine, "_infer", infer)
+    monkeypatch.setattr(Scorer, "score_passages", score)
     engine = ModelEngine(tiny_reranker, FP32)
     assert "the first batch failed: FloatingPointError: a logit is NaN" in caplog.text
     assert len(asyncio.run(engine.score(QUERY, ["a dog"])).logits) == 1

@@ -133,14 +133,27 @@ def test_the_budget_stays_on_a_fast_engine_and_comes_back_when_it_recovers():
 
 def test_a_batch_that_was_held_up_does_not_count_as_the_pace():
     pace = Pace(64)
-    for seconds in (3.0, *[0.01] * 7, 2.0, *[0.01] * 7):
-        pace.note(64, 60, seconds)
+    pace.note(64, 60, 3.0)
+    assert pace.tokens_per_s == pytest.approx(20), "all that is known"
+    for _ in range(40):
+        pace.note(64, 60, 0.01)
+        assert pace.tokens_per_s == pytest.approx(6000)
+    pace.note(64, 60, 2.0)
     assert pace.tokens_per_s == pytest.approx(6000)
+
+
+def test_batches_that_are_slow_again_and_again_count():
+    pace = Pace(64)
+    for number in range(64):
+        pace.note(64, 60, 0.1 if number % 4 == 0 else 0.01)
+    assert pace.tokens_per_s == pytest.approx(60 / ((0.1 + 3 * 0.01) / 4), rel=0.1)
 
 
 def test_the_pace_follows_an_engine_that_has_become_slower():
     pace = Pace(1000)
     simulate(pace, 10_000, num=200)
+    simulate(pace, 1000, num=8)
+    assert pace.tokens_per_s == pytest.approx(32_000 / (24 * 0.1 + 8), rel=0.2)
     simulate(pace, 1000, num=24)
     assert pace.tokens_per_s == pytest.approx(1000)
 

@@ -9,6 +9,7 @@ import pytest
 from ranker.config import ScoringConfig
 from ranker.manifest import StageError
 from ranker.serving.deployments import RerankerReplica, RetrieverReplica
+from ranker.serving.engine import ModelEngine
 from ranker.serving.errors import UnknownModelError, WriteError
 from ranker.serving.journal import Journal, JournalError
 from ranker.serving.live_index import Document, LiveIndex
@@ -35,6 +36,22 @@ def test_several_models_score_by_name_and_cut_as_asked(tiny_reranker: str):
         await reranker.check_health()
 
     asyncio.run(told())
+
+
+def test_the_gauges_count_all_models_also_after_a_change(tiny_reranker: str, tmp_path: Path, monkeypatch):
+    other = shutil.copytree(tiny_reranker, tmp_path / "other")
+
+    async def story() -> None:
+        reranker = RerankerReplica(SCORING, shares_cores=False)
+        await reranker.reconfigure({"models": {"pets": tiny_reranker}})
+        await reranker.reconfigure({"models": {"pets": tiny_reranker, "other": str(other)}})
+        await reranker._models.settled()
+        monkeypatch.setattr(ModelEngine, "pending_tokens", 7)
+        monkeypatch.setattr(ModelEngine, "depth", 2)
+        told = reranker._metrics.registry.get_sample_value
+        assert (told("ranker_pending_tokens"), told("ranker_queue_requests")) == (14, 4)
+
+    asyncio.run(story())
 
 
 def test_documents_change_while_queries_run(experiment: Path, tmp_path: Path):
