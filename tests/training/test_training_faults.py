@@ -42,10 +42,10 @@ def disturb(config):
     wait(config, 12)
     named = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
     named[-1].kill()
-    print("a worker is killed after", step(config), flush=True)
+    print(f"a worker is killed after {step(config)}", flush=True)  # in one piece: others write as well
     wait(config, 22)
     cluster.remove_node(node, allow_graceful=False)
-    print("a raylet is killed after", step(config), flush=True)
+    print(f"a raylet is killed after {step(config)}", flush=True)
 
 
 with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors=True) as folder:
