@@ -111,8 +111,7 @@ class GreedyBatcher(Generic[Item, Result]):
     ) -> None:
         if budget < 1 or max_items < 1:
             raise ValueError(f"budget {budget} and max_items {max_items} must be at least 1")
-        self._run, self._cost, self._observe = run, cost, observe
-        self.max_items = max_items
+        self._run, self._cost, self._max_items, self._observe = run, cost, max_items, observe
         self._pace = Pace(budget, batch_s, lanes)
         self._queue: FairQueue[Item] = FairQueue(fill)
         self._requests: dict[Entry[Item], _Request[Item, Result]] = {}
@@ -125,11 +124,6 @@ class GreedyBatcher(Generic[Item, Result]):
     def pending_tokens(self) -> int:
         """Cost of everything that is queued or running; what autoscaling follows."""
         return self._queue.tokens + self._running
-
-    @property
-    def budget(self) -> int:
-        """Padded tokens that the next batch may have."""
-        return self._pace.budget
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -185,7 +179,7 @@ class GreedyBatcher(Generic[Item, Result]):
 
     async def _serve(self) -> None:
         try:
-            while batch := self._queue.take(self._share(), self.max_items):
+            while batch := self._queue.take(self._share(), self._max_items):
                 self._busy += 1
                 try:
                     await self._answer(batch)

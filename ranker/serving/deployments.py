@@ -51,9 +51,7 @@ class RerankerReplica:
 
         def load(model: str) -> ModelEngine:
             refuse_pickles(model)
-            engine = ModelEngine(model, config, self._metrics)
-            self._watch()  # it has pointed the gauges at itself
-            return engine
+            return ModelEngine(model, config, self._metrics)
 
         self._models: Swapper[ModelEngine] = Swapper(load, ModelEngine.close)
         self._watch()
@@ -61,7 +59,6 @@ class RerankerReplica:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the models that ``user_config`` names, without a pause."""
         await self._models.replace(RerankerSettings.model_validate(user_config).models)
-        self._watch()
 
     async def score(
         self,
@@ -122,7 +119,7 @@ class RerankerReplica:
         }
 
     def _watch(self) -> None:
-        """Let the gauges count all models; each engine points them at itself when it is made."""
+        """Let the gauges count all models that there are when they are read."""
         engines = self._models.everything
         self._metrics.queue_requests.set_function(lambda: sum(engine.depth for engine in engines()))
         self._metrics.pending_tokens.set_function(lambda: sum(engine.pending_tokens for engine in engines()))

@@ -64,18 +64,17 @@ class ModelEngine:
         self._arrived, self._asked_at = 0, time.monotonic()
         engine = self._scorer.engine
         on_cpu = engine.device.startswith("cpu")
+        budget = min(config.batch_tokens, CPU_TOKENS) if on_cpu else config.batch_tokens
         self._batcher: GreedyBatcher[Pair, float] = GreedyBatcher(
             self._infer,
             lambda pair: pair.cost,
-            min(config.batch_tokens, CPU_TOKENS) if on_cpu else config.batch_tokens,
+            budget,
             lanes=engine.lanes.lanes,
             batch_s=BATCH_S,
             fill=0.5 if on_cpu else 0.0,
             observe=self.metrics.note_batch,
         )
-        self._warm_up()
-        self.metrics.queue_requests.set_function(lambda: self._batcher.depth)
-        self.metrics.pending_tokens.set_function(lambda: self.pending_tokens)
+        self._warm_up(budget)
 
     @property
     def pending_tokens(self) -> int:
@@ -201,11 +200,10 @@ class ModelEngine:
             characters = sum(number for number, _ in short)
             self._characters_per_token += 0.1 * (characters / tokens - self._characters_per_token)
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, budget: int) -> None:
         """Compute a whole batch of texts of ordinary length: what a process does first is slow, and not its pace."""
         tokens = min(self._scorer.max_length, WARM_TOKENS)
-        rows = min(self._batcher.max_items, max(1, self._batcher.budget // tokens))
-        texts = [("warm", f"{number} " + "up " * tokens) for number in range(rows)]
+        texts = [("warm", f"{number} " + "up " * tokens) for number in range(max(1, budget // tokens))]
         try:
             columns, owners, _ = encode_passages(self._tokenizer, texts, tokens, 1)
             self._scorer.score_passages(columns, owners, lanes=1)
