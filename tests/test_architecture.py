@@ -14,7 +14,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up. A room may import from the layers below it, and from itself.
 LAYERS = [
-    {"config", "schemas", "registry", "manifest", "machine", "onnx_session", "torch_on_cpu", "pretrained", "session"},
+    {
+        "config",
+        "schemas",
+        "registry",
+        "manifest",
+        "machine",
+        "onnx_session",
+        "torch_on_cpu",
+        "precision",
+        "pretrained",
+        "session",
+    },
     {"data", "retrieval", "scoring", "measures"},
     {"training", "evaluation", "optimization", "rag"},
     {"serving", "tuning"},
@@ -35,7 +46,7 @@ RAY_MAY_STAND_IN = (
     "serving/",
     "cli/",
 )
-WITH_TORCH_OR_RAY = {"session", "torch_on_cpu"}
+WITH_TORCH_OR_RAY = {"session", "torch_on_cpu", "precision"}
 HEAVY = {"torch", "ray", "faiss", "transformers", "sentence_transformers", "deepspeed", "datasets"}
 FORBIDDEN_ROOMS = {"utils", "common", "core", "helpers"}
 TOP_LEVEL = {

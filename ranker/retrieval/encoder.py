@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ranker.config import Precision
 from ranker.machine import available_cpus, cpu_has_bf16
+from ranker.precision import lower_precision
 from ranker.pretrained import resolve
 from ranker.retrieval.engines import GRAPHS, OnnxBody, remembered
 from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers, padded_lengths
@@ -70,12 +71,13 @@ class Encoder:
         folder = resolve(model)
         self.engine, self.precision = choose_engine(folder, engine, precision, self.device)
         self.batch_size = batch_size
-        options: dict[str, Any] = {"dtype": _DTYPES.get(self.precision, torch.float32)}
+        options: dict[str, Any] = {"dtype": torch.float32}
         if safetensors_only:
             options["use_safetensors"] = True
-        self._model: Any = SentenceTransformer(
-            folder, device=self.device, trust_remote_code=False, model_kwargs=options
-        )
+        self._model: Any = SentenceTransformer(folder, device="cpu", trust_remote_code=False, model_kwargs=options)
+        if self.engine == "torch" and self.precision != "fp32":
+            lower_precision(self._model, _DTYPES[self.precision])
+        self._model.to(self.device)
         if self.engine == "onnx":
             # In the place of the torch model, whose weights are let go; pooling and normalising stay.
             graph = Path(folder) / GRAPHS[self.precision]
@@ -137,7 +139,7 @@ class Encoder:
             options = {"batch_size": self.batch_size, "convert_to_tensor": True, "show_progress_bar": False}
             return self._model.encode(texts, prompt=prompt, task=task, **options).float()
         rest = {name: value for name, value in features.items() if name not in columns}
-        found = torch.empty((len(texts), self.dimension), device=self.device)
+        found = torch.empty((len(texts), self.dimension), dtype=torch.float32, device=self.device)
         mask = columns["attention_mask"]
         lengths = torch.from_numpy(padded_lengths(mask.sum(1).numpy(), self._multiple, mask.shape[1]))
         for rows in plan_rows(lengths, self._tokens()):

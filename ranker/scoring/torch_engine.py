@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from ranker.config import Precision
 from ranker.machine import cpu_has_bf16, instruction_sets
+from ranker.precision import lower_precision
 from ranker.scoring.batches import Batch
 from ranker.scoring.first_token import probe_logits, trim_last_layer
 from ranker.scoring.lanes import Lanes, usable_threads
@@ -91,7 +92,7 @@ def load_torch_engine(
     trim_last_layer(model)
     additive = takes_additive_mask(model)
     if chosen != "fp32":
-        model = model.to(DTYPES[chosen])
+        lower_precision(model, DTYPES[chosen])
         _head_in_float32(model)
     if chosen == "bf16" and device.startswith("cpu"):
         pack_linear_layers(model, partial(probe_logits, model), least=1.0)

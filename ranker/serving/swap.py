@@ -6,6 +6,7 @@ use before is closed when its last request has its answer. What cannot be loaded
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -32,11 +33,12 @@ class Swapper(Generic[T]):
     """Names of things, such as of rerankers.
 
     Args:
-        load: makes the thing of a source, such as a folder; called in a thread. close: lets go of one.
+        load: makes the thing of a source, such as a folder; called in a thread, never in two at a time, since libraries
+            that load models change things of the whole process meanwhile. close: lets go of one.
     """
 
     def __init__(self, load: Callable[[str], T], close: Callable[[T], None]) -> None:
-        self._load, self._close = load, close
+        self._load, self._close, self._turn = load, close, threading.Lock()
         self._named: dict[str, _Entry[T]] = {}
         self._wanted: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
@@ -134,12 +136,16 @@ class Swapper(Generic[T]):
         log.info("serving %s", self.state()["in_use"])
 
     async def _loaded(self, source: str) -> T:
-        loading = asyncio.create_task(asyncio.to_thread(self._load, source))
+        loading = asyncio.create_task(asyncio.to_thread(self._load_in_turn, source))
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
             loading.add_done_callback(self._drop)  # a thread cannot be stopped
             raise
+
+    def _load_in_turn(self, source: str) -> T:
+        with self._turn:  # a change that another one overtook may still be loading
+            return self._load(source)
 
     def _drop(self, loading: "asyncio.Task[T]") -> None:
         if not loading.cancelled() and loading.exception() is None:

@@ -85,14 +85,17 @@ def test_what_cannot_be_loaded_changes_nothing_and_there_is_a_way_back():
     story(told)
 
 
-def test_a_later_change_overtakes_one_that_is_loading():
+def test_a_later_change_takes_the_place_of_one_that_is_loading_and_loads_after_it():
     async def told(swapper, loader):
         await swapper.replace({"m": "old"})
         await swapper.replace({"m": "slow"})
         await asyncio.sleep(0.05)
         await swapper.replace({"m": "newest"})
-        await swapper.settled()
+        await asyncio.sleep(0.1)
+        assert loader.loaded == ["old"]  # two loads at once would undo each other's changes of the process
         loader.go.set()
+        await swapper.settled()
+        assert loader.loaded == ["old", "slow", "newest"]
         while "slow" not in loader.closed:
             await asyncio.sleep(0.01)
         with swapper.use() as (_, thing):
