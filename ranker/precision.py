@@ -12,15 +12,17 @@ from torch import nn
 def lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
     """Let the weights have this type, in place and one after another.
 
-    What a model makes for itself and does not save stays in fp32, such as the frequencies of rotary positions, whose
-    rounding would move far tokens (``Module.to`` rounds them). So does what transformers keeps in fp32 by name.
+    Vectors that a model makes for itself and does not save stay in fp32, such as the frequencies of rotary positions,
+    whose rounding would move far tokens (``Module.to`` rounds them); tables of positions do not. What transformers
+    keeps in fp32 by name stays so.
 
     Args:
         model: in fp32. dtype: bfloat16 or float16; of float32 nothing is changed.
     """
     saved, kept = set(model.state_dict()), _kept_in_float32(model, dtype)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name in saved and tensor.is_floating_point() and not any(f".{part}." in f".{name}." for part in kept):
+        lowered = (name in saved or tensor.dim() > 1) and not any(f".{part}." in f".{name}." for part in kept)
+        if lowered and tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
 
 

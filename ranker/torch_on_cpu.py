@@ -4,7 +4,9 @@ A plain product in bf16 brings its weights into the order that the matrix unit r
 its time; every new shape of a product is compiled at its first call; memory that is let go comes back as zeroed pages.
 """
 
+import ctypes
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -40,6 +42,13 @@ def padded_lengths(lengths: Sequence[int] | np.ndarray, multiple: int, limit: in
 def keep_freed_blocks() -> None:
     """Let the process keep the memory that a batch needed for the next one."""
     torch.empty(KEPT_BLOCK, dtype=torch.uint8)
+
+
+def give_back_freed_blocks() -> None:
+    """Let the system have the memory that was freed; after a load, whose matrices were larger than what stays."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc's
+        trim(0)
 
 
 def pack_linear_layers(model: nn.Module, probe: Callable[[], torch.Tensor], least: float = 0.0) -> bool:

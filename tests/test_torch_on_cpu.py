@@ -1,11 +1,14 @@
 """Packed weights compute what plain ones compute, and a model for which they do not is left as it was."""
 
+import os
+
+import psutil
 import pytest
 import torch
 import transformers
 from torch import nn
 
-from ranker.torch_on_cpu import pack_linear_layers
+from ranker.torch_on_cpu import give_back_freed_blocks, keep_freed_blocks, pack_linear_layers
 
 
 def _packs() -> bool:
@@ -93,3 +96,15 @@ def test_layers_in_fp32_and_layers_with_a_forward_of_their_own_stay():
     model[1].forward = lambda states: states.bfloat16()
     assert not pack_linear_layers(model, lambda: model(torch.ones(1, 8)))
     assert model[0].weight.shape == model[1].weight.shape == (8, 8)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="glibc"
+)
+def test_what_a_load_has_freed_goes_back_to_the_system():
+    keep_freed_blocks()
+    blocks = [torch.ones(2**21) for _ in range(32)]  # 8 MiB each
+    del blocks[:-1]  # what stays lies above them, or all would go back by itself
+    before = psutil.Process().memory_info().rss
+    give_back_freed_blocks()
+    assert before - psutil.Process().memory_info().rss > 100 * 2**20

@@ -14,7 +14,13 @@ from ranker.machine import available_cpus, cpu_has_bf16
 from ranker.precision import lower_precision
 from ranker.pretrained import resolve
 from ranker.retrieval.engines import GRAPHS, OnnxBody, remembered
-from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers, padded_lengths
+from ranker.torch_on_cpu import (
+    PAD_TO_MULTIPLE_OF,
+    give_back_freed_blocks,
+    keep_freed_blocks,
+    pack_linear_layers,
+    padded_lengths,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +80,18 @@ class Encoder:
         options: dict[str, Any] = {"dtype": torch.float32}
         if safetensors_only:
             options["use_safetensors"] = True
-        self._model: Any = SentenceTransformer(folder, device="cpu", trust_remote_code=False, model_kwargs=options)
-        if self.engine == "torch" and self.precision != "fp32":
-            lower_precision(self._model, _DTYPES[self.precision])
-        self._model.to(self.device)
+        self._model: Any = SentenceTransformer(
+            folder, device=self.device, trust_remote_code=False, model_kwargs=options
+        )
         if self.engine == "onnx":
             # In the place of the torch model, whose weights are let go; pooling and normalising stay.
             graph = Path(folder) / GRAPHS[self.precision]
             cores = min(torch.get_num_threads(), available_cpus())
             body: Any = self._model[0]
             body.model = OnnxBody(graph, cores, body.model.config)
-        self._multiple = 1
-        if self.engine == "torch" and self.precision == "bf16" and self.device.startswith("cpu"):
-            self._multiple = PAD_TO_MULTIPLE_OF
-            pack_linear_layers(self._model, self._probe)
+        self._multiple = self._lower() if self.engine == "torch" and self.precision != "fp32" else 1
+        if self.device.startswith("cpu"):
+            give_back_freed_blocks()
         if max_length is not None:
             limit = self._model.max_seq_length
             self._model.max_seq_length = min(max_length, limit) if limit else max_length
@@ -95,6 +99,16 @@ class Encoder:
         # Not every module says how long its vectors are.
         dimension = self._model.get_embedding_dimension() or len(self._model.encode("", convert_to_tensor=True))
         self.dimension = int(dimension)
+
+    def _lower(self) -> int:
+        """Bring the model to its precision; a multiple that lengths are padded to."""
+        # Without a transformer there is only a table of vectors, which computes nothing.
+        if self._model.transformers_model is not None:
+            lower_precision(self._model, _DTYPES[self.precision])
+        if self.precision != "bf16" or not self.device.startswith("cpu"):
+            return 1
+        pack_linear_layers(self._model, self._probe)
+        return PAD_TO_MULTIPLE_OF
 
     @property
     def tokenizer(self) -> Any:

@@ -18,7 +18,7 @@ from ranker.scoring.first_token import probe_logits, trim_last_layer
 from ranker.scoring.lanes import Lanes, usable_threads
 from ranker.scoring.masks import additive_mask, takes_additive_mask
 from ranker.scoring.model_folder import ModelFiles, NotARerankerError, find_model, read_config
-from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, keep_freed_blocks, pack_linear_layers
+from ranker.torch_on_cpu import PAD_TO_MULTIPLE_OF, give_back_freed_blocks, keep_freed_blocks, pack_linear_layers
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,8 @@ def load_torch_engine(
         _head_in_float32(model)
     if chosen == "bf16" and device.startswith("cpu"):
         pack_linear_layers(model, partial(probe_logits, model), least=1.0)
+    if device.startswith("cpu"):
+        give_back_freed_blocks()
     return TorchEngine(model.to(device).eval(), chosen, device, threads, lanes, additive)
 
 

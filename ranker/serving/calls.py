@@ -15,6 +15,7 @@ from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
+    OutOfMemoryError,
     RayActorError,
     RaySystemError,
     WorkerCrashedError,
@@ -39,7 +40,7 @@ T = TypeVar("T")
 # The replica, its process or its node is gone, and another one may answer.
 GONE = (
     ReplicaUnavailableError, RequestCancelledError, RayActorError, WorkerCrashedError, ObjectLostError, NodeDiedError,
-    LocalRayletDiedError, RaySystemError,
+    LocalRayletDiedError, RaySystemError, OutOfMemoryError,
 )  # fmt: skip
 # Three in all: a request that kills whoever reads it must not go through the whole deployment.
 ATTEMPTS = 3
@@ -254,7 +255,18 @@ def _message(error: Exception) -> str:
 
 
 async def _awaited(call: Awaitable[T]) -> T:
-    return await call
+    try:
+        return await call
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        # Not the request was cancelled, but what the replica made of it.
+        raise ReplicaUnavailableError("the replica let go of the request") from None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _cancel(call: object) -> None:

@@ -102,8 +102,9 @@ class RerankerReplica:
 
     async def check_health(self) -> None:
         """Score one pair, in turn with the requests; a replica that cannot is replaced by Ray Serve."""
-        for engine in self._models.everything():
-            await engine.check()
+        with self._models.use_all() as engines:
+            for engine in engines:
+                await engine.check()
 
     async def metrics(self) -> list[Metric]:
         """What this replica has counted, for ``/metrics``."""
@@ -241,7 +242,7 @@ class GatewayReplica:
 
     async def _gather(self) -> list[list[Metric]]:
         context = serve.get_replica_context()
-        others = serve.get_deployment_handle(context.deployment, context.app_name)
+        others = serve.get_deployment_handle(context.deployment, context.app_name, _check_exists=False)
         return await gather([others, *self._behind])
 
     def __serve_build_asgi_app__(self) -> FastAPI:

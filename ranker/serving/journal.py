@@ -96,6 +96,10 @@ class Journal:
         changes, self._unseen = self._unseen, []
         return again, changes
 
+    def read_again(self) -> None:
+        """Let the next :meth:`refresh` tell of the whole log, as of another one."""
+        self._forget(b"")
+
     def append(
         self, doc_ids: Sequence[str], titles: Sequence[str | None], texts: Sequence[str],
         vectors: NDArray[np.float32], encoder: str,

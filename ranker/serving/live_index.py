@@ -145,8 +145,12 @@ class LiveIndex:
             again, changes = self._journal.refresh()
             if again:
                 self._added, self._hidden = FaissStore(self._base.info.dimension), set()
-            for change in changes:
-                self._apply(change)
+            try:
+                for change in changes:
+                    self._apply(change)
+            except BaseException:  # what was not applied must come again
+                self._journal.read_again()
+                raise
 
     def _apply(self, change: Change) -> None:
         self._hidden.update(doc_id for doc_id in change.doc_ids if self._base.position(doc_id) is not None)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import Metric
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from ranker.serving.calls import GONE
@@ -31,7 +32,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def gather(handles: Sequence[DeploymentHandle]) -> list[list[Metric]]:
-    """What each replica of each deployment counts; a replica that does not answer in time is left out."""
+    """What each replica of each deployment counts; a deployment that does not answer in time is left out."""
     answers = await asyncio.gather(*(_of(handle) for handle in handles))
     return [part for parts in answers for part in parts]
 
@@ -39,6 +40,6 @@ async def gather(handles: Sequence[DeploymentHandle]) -> list[list[Metric]]:
 async def _of(handle: DeploymentHandle) -> list[list[Metric]]:
     try:
         found = await handle.broadcast("metrics").results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
-    except (TimeoutError, *GONE):  # while replicas die, the others' series are worth more than an error
-        return []
+    except (TimeoutError, DeploymentUnavailableError, *GONE):
+        return []  # while replicas die, the others' series are worth more than an error
     return [part for part in found if not isinstance(part, BaseException)]

@@ -6,8 +6,8 @@ use before is closed when its last request has its answer. What cannot be loaded
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -38,7 +38,8 @@ class Swapper(Generic[T]):
     """
 
     def __init__(self, load: Callable[[str], T], close: Callable[[T], None]) -> None:
-        self._load, self._close, self._turn = load, close, threading.Lock()
+        self._load, self._close = load, close
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._named: dict[str, _Entry[T]] = {}
         self._wanted: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
@@ -49,13 +50,15 @@ class Swapper(Generic[T]):
 
         The first time this waits until everything is loaded, and raises what fails. Afterwards it returns at once, and
         loading goes on in the background: Ray Serve sends nothing to a replica that is being reconfigured, and ends one
-        whose reconfiguration fails, though it could go on with what it has.
+        whose reconfiguration fails, though it could go on with what it has. What is being loaded already goes on.
 
         Raises:
             ValueError: where nothing is wanted. The first time: whatever ``load`` raises.
         """
         if not wanted:
             raise ValueError("nothing to load was named")
+        if self._is_loading() and [*wanted.items()] == [*self._wanted.items()]:
+            return
         self._wanted = dict(wanted)
         if not self._named:
             await self._bring(self._wanted)
@@ -82,12 +85,15 @@ class Swapper(Generic[T]):
             # Ray logs this; what a request says is not for logs.
             raise UnknownModelError(f"no such model; there are: {', '.join(self._named)}")
         entry = self._named[known]
-        entry.users += 1
-        try:
+        with self._open([entry]):
             yield known, entry.thing
-        finally:
-            entry.users -= 1
-            self._close_if_idle(entry)
+
+    @contextmanager
+    def use_all(self) -> Iterator[list[T]]:
+        """What is in use, each once, which stays open for as long as the block runs."""
+        entries = [*dict.fromkeys(self._named.values())]
+        with self._open(entries):
+            yield [entry.thing for entry in entries]
 
     def everything(self) -> list[T]:
         """What is in use, each once."""
@@ -136,20 +142,29 @@ class Swapper(Generic[T]):
         log.info("serving %s", self.state()["in_use"])
 
     async def _loaded(self, source: str) -> T:
-        loading = asyncio.create_task(asyncio.to_thread(self._load_in_turn, source))
+        job = self._loader.submit(self._load, source)
+        loading = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
-            loading.add_done_callback(self._drop)  # a thread cannot be stopped
+            if not job.cancel():  # what has begun cannot be stopped
+                loading.add_done_callback(self._drop)
             raise
 
-    def _load_in_turn(self, source: str) -> T:
-        with self._turn:  # a change that another one overtook may still be loading
-            return self._load(source)
-
-    def _drop(self, loading: "asyncio.Task[T]") -> None:
+    def _drop(self, loading: "asyncio.Future[T]") -> None:
         if not loading.cancelled() and loading.exception() is None:
             self._close(loading.result())
+
+    @contextmanager
+    def _open(self, entries: Sequence[_Entry[T]]) -> Iterator[None]:
+        for entry in entries:
+            entry.users += 1
+        try:
+            yield
+        finally:
+            for entry in entries:
+                entry.users -= 1
+                self._close_if_idle(entry)
 
     def _close_if_idle(self, entry: _Entry[T]) -> None:
         if entry.retired and not entry.users:

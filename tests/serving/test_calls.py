@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RaySystemError
+from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RaySystemError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 
 from ranker.serving import calls
@@ -31,7 +31,7 @@ class Reranker:
     async def _score(self, query, documents, within_s=None, **wishes):
         self.seconds_left.append(within_s)
         turn = self.turns.pop(0) if self.turns else None
-        if isinstance(turn, Exception):
+        if isinstance(turn, BaseException):
             raise turn
         if isinstance(turn, float):
             await asyncio.sleep(turn)
@@ -60,10 +60,11 @@ def refusal(reranker: Reranker, **arguments) -> ApiError:
     "gone",
     [
         RayActorError(), ActorDiedError(), ReplicaUnavailableError("r1"), NodeDiedError("node"),
-        RaySystemError("the raylet was killed"),
+        RaySystemError("the raylet was killed"), OutOfMemoryError("the memory monitor killed it"),
+        asyncio.CancelledError(),
     ],
 )  # fmt: skip
-def test_a_replica_that_dies_under_a_request_is_not_seen(gone: Exception):
+def test_a_replica_that_dies_under_a_request_is_not_seen(gone: BaseException):
     retried = []
     assert ask(Reranker(gone, gone), retried=retried.append).logits == [1.0]
     assert retried == ["reranker", "reranker"]

@@ -76,6 +76,23 @@ def test_documents_of_another_encoder_are_encoded_again(folders):
     assert (best.doc_id, best.score) == ("p-dog", pytest.approx(1.0, abs=1e-5))
 
 
+def test_a_document_whose_encoding_fails_once_is_found_at_the_next_search(folders):
+    writer, reader = LiveIndex(*folders), LiveIndex(*folders)
+    writer.encoder_name = "another model"
+    writer.put([DOG])
+    encode = reader._encode
+
+    def fail(texts):
+        raise MemoryError
+
+    reader._encode = fail
+    with pytest.raises(MemoryError):
+        reader.search([DOG.words], [1])
+    reader._encode = encode
+    assert reader.search([DOG.words], [1])[0][0].doc_id == "p-dog"
+    assert reader.counts() == LiveIndex(*folders).counts()
+
+
 def test_texts_are_mapped_and_belong_to_the_index(folders, tmp_path: Path):
     index, corpus, _ = folders
     texts = map_texts(corpus, index, tmp_path)

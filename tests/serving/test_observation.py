@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from ray.serve.exceptions import BackPressureError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from ranker.serving.batching import BatchRecord
 from ranker.serving.calls import Backend, Neighbour, Scored
 from ranker.serving.metrics import EngineMetrics, GatewayMetrics, RetrieverMetrics, exposition, families
+from ranker.serving.observation import gather
 from ranker.serving.routes import Service, create_app
 
 DASHBOARD = Path(__file__).parents[2] / "serve_configs" / "grafana.json"
@@ -140,7 +142,12 @@ def test_the_log_line_is_json_where_serve_says_so():
 
 
 def test_a_client_that_goes_away_is_counted_as_499():
-    app = create_app(Service(Backend(Reranker(asyncio.CancelledError()), None, 5.0), "pets"))
+    class Slow(Reranker):
+        async def _score(self, query, documents, *options):
+            asked.set()
+            await asyncio.sleep(60)
+
+    app, asked = create_app(Service(Backend(Slow(), None, 90.0), "pets")), asyncio.Event()
 
     async def story():
         body = b'{"query": "q", "texts": ["d"]}'
@@ -156,8 +163,11 @@ def test_a_client_that_goes_away_is_counted_as_499():
             "headers": [(b"content-type", b"application/json")], "root_path": "", "scheme": "http",
             "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
         }  # fmt: skip
+        request = asyncio.create_task(app(scope, receive, send))
+        await asyncio.wait_for(asked.wait(), 20)
+        request.cancel()  # as Ray Serve does
         with pytest.raises(asyncio.CancelledError):
-            await app(scope, receive, send)
+            await request
 
     asyncio.run(story())
     found = samples(TestClient(app))
@@ -221,3 +231,18 @@ def test_labels_that_the_dashboard_groups_by_exist():
     text = DASHBOARD.read_text()
     grouped = {label.strip() for found in re.findall(r"by \(([^)]*)\)", text) for label in found.split(",")}
     assert grouped <= labels and "code" in grouped
+
+
+def test_a_deployment_without_a_replica_is_left_out_of_the_metrics():
+    class Gone:
+        def broadcast(self, method):
+            raise DeploymentUnavailableError(DeploymentID(name="Retriever"))
+
+    class There:
+        def broadcast(self, method):
+            return self
+
+        async def results_async(self, **options):
+            return [["families"]]
+
+    assert asyncio.run(gather([Gone(), There()])) == [["families"]]

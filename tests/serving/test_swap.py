@@ -104,6 +104,51 @@ def test_a_later_change_takes_the_place_of_one_that_is_loading_and_loads_after_i
     story(told)
 
 
+def test_of_many_changes_during_a_load_only_the_last_is_loaded():
+    async def told(swapper, loader):
+        await swapper.replace({"m": "old"})
+        await swapper.replace({"m": "slow"})
+        await asyncio.sleep(0.05)
+        for name in ("a", "b", "c", "last"):
+            await swapper.replace({"m": name})
+            await asyncio.sleep(0)
+        loader.go.set()
+        await swapper.settled()
+        assert loader.loaded == ["old", "slow", "last"]
+        while loader.closed != ["old", "slow"]:
+            assert set(loader.closed) <= {"old", "slow"}
+            loader.closed.sort()
+            await asyncio.sleep(0.01)
+
+    story(told)
+
+
+def test_the_same_change_again_goes_on_with_what_is_loading():
+    async def told(swapper, loader):
+        await swapper.replace({"m": "old"})
+        for _ in range(2):
+            await swapper.replace({"m": "slow"})
+            await asyncio.sleep(0.05)
+        loader.go.set()
+        await swapper.settled()
+        assert (loader.loaded, loader.closed) == (["old", "slow"], ["old"])
+
+    story(told)
+
+
+def test_what_is_looked_after_stays_open():
+    async def told(swapper, loader):
+        await swapper.replace({"one": "a", "other": "b", "again": "a"})
+        with swapper.use_all() as things:
+            assert things == [["a"], ["b"]]
+            await swapper.replace({"one": "c"})
+            await swapper.settled()
+            assert loader.closed == []
+        assert sorted(loader.closed) == ["a", "b"]
+
+    story(told)
+
+
 def test_the_first_load_fails_loudly():
     async def told(swapper, loader):
         with pytest.raises(OSError):

@@ -21,6 +21,11 @@ def ask(address: str) -> tuple[float, ...]:
     return tuple(by_place[place] for place in range(3))
 
 
+def change_of(address: str) -> str:
+    with urlopen(f"{address}/info", timeout=30) as told:
+        return json.load(told)["reranker"]["change"]
+
+
 def is_near(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one == pytest.approx(other, abs=1e-4)
 
@@ -56,8 +61,10 @@ def test_no_request_is_lost_and_each_is_answered_by_one_model(
             while len(answers) < count + 12:
                 time.sleep(0.02)
             wait_for(new)
-            with urlopen(f"{address}/info", timeout=30) as told:
-                assert "config.json" in json.load(told)["reranker"]["change"]
+            end = time.monotonic() + 60
+            while "config.json" not in change_of(address):
+                assert time.monotonic() < end
+                time.sleep(0.02)
             change(models={"pets": tiny_reranker})
             wait_for(old)
         finally:
