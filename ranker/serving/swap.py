@@ -91,13 +91,12 @@ class Swapper(Generic[T]):
     @contextmanager
     def use_all(self) -> Iterator[list[T]]:
         """What is in use, each once, which stays open for as long as the block runs."""
-        entries = [*dict.fromkeys(self._named.values())]
-        with self._open(entries):
-            yield [entry.thing for entry in entries]
+        with self._open(self._entries()):
+            yield self.everything()
 
     def everything(self) -> list[T]:
         """What is in use, each once."""
-        return list({id(entry.thing): entry.thing for entry in self._named.values()}.values())
+        return [entry.thing for entry in self._entries()]
 
     def state(self) -> dict[str, Any]:
         """Names with their sources in use; the sources that are being loaded; why the last change was not made."""
@@ -154,6 +153,9 @@ class Swapper(Generic[T]):
     def _drop(self, loading: "asyncio.Future[T]") -> None:
         if not loading.cancelled() and loading.exception() is None:
             self._close(loading.result())
+
+    def _entries(self) -> list[_Entry[T]]:
+        return [*dict.fromkeys(self._named.values())]
 
     @contextmanager
     def _open(self, entries: Sequence[_Entry[T]]) -> Iterator[None]:

@@ -180,20 +180,17 @@ def test_a_flood_is_answered_or_refused_in_json_and_ends(service: Service):
     for _, _, body, _ in by_status[200]:
         assert sorted(result["index"] for result in body) == list(range(len(texts)))
     wait_for(lambda: service.metric("ranker_queue_requests") == 0)
-    wait_for(lambda: service.metric("ranker_pending_tokens") == 0)
+    assert service.metric("ranker_pending_tokens") == 0
     assert service.rerank(DOCUMENTS)[0] == 200
 
 
 def test_metrics_are_those_of_every_replica(service: Service):
-    def counted() -> list[str]:
-        found = {
-            (sample.labels["deployment"], sample.labels["replica"])
-            for family in text_string_to_metric_families(service.get("/metrics"))
-            for sample in family.samples
-        }
-        return sorted(deployment for deployment, _ in found)
-
-    wait_for(lambda: counted() == ["Gateway"] * 2 + ["Reranker"] * 2)
+    found = {
+        (sample.labels["deployment"], sample.labels["replica"])
+        for family in text_string_to_metric_families(service.get("/metrics"))
+        for sample in family.samples
+    }
+    assert sorted(deployment for deployment, _ in found) == ["Gateway"] * 2 + ["Reranker"] * 2
 
 
 def test_what_the_proxy_says_itself_is_json(service: Service):
